@@ -1,0 +1,351 @@
+//! Safe views carved out of a window. Carving proves the bounds, once; the accessors then check nothing, or one
+//! range per bulk copy.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering;
+
+use crate::window::{Window, WindowError, Word, prove};
+
+/// One word of shared memory, always accessed at its one width.
+#[derive(Clone, Debug)]
+pub struct Field<T, W> {
+    /// Exactly the field's bytes, aligned.
+    window: W,
+    word: PhantomData<T>,
+}
+
+impl<T: Word, W: Window> Field<T, W> {
+    /// The word at byte `offset` of `window`.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if it lies outside, or is not aligned to its size.
+    pub fn new(window: &W, offset: usize) -> Result<Self, WindowError> {
+        prove(window, offset, T::BYTES, T::BYTES)?;
+        Ok(Self {
+            window: window.narrow(offset, T::BYTES)?,
+            word: PhantomData,
+        })
+    }
+
+    /// Loads the word.
+    #[inline(always)]
+    pub fn load(&self, order: Ordering) -> T {
+        // SAFETY: `new` proved that the window is this aligned word.
+        unsafe { self.window.load(0, order) }
+    }
+
+    /// Stores the word.
+    #[inline(always)]
+    pub fn store(&self, value: T, order: Ordering) {
+        // SAFETY: `new` proved that the window is this aligned word.
+        unsafe { self.window.store(0, value, order) }
+    }
+
+    /// Orders this thread's accesses to the memory that the field lies in.
+    #[inline(always)]
+    pub fn fence(&self, order: Ordering) {
+        self.window.fence(order);
+    }
+}
+
+/// An array of a power of two words whose index wraps, as ring indices do: no index is out of bounds.
+#[derive(Clone, Debug)]
+pub struct Entries<T, W> {
+    /// Exactly the array's bytes, aligned.
+    window: W,
+    mask: usize,
+    word: PhantomData<T>,
+}
+
+impl<T: Word, W: Window> Entries<T, W> {
+    /// The `count` words from byte `offset` of `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if `count` is no power of two, or the array lies outside or is not aligned to its word's size.
+    pub fn new(window: &W, offset: usize, count: usize) -> Result<Self, WindowError> {
+        if !count.is_power_of_two() {
+            return Err(WindowError::NotPowerOfTwo { count });
+        }
+        let bytes = count.saturating_mul(T::BYTES);
+        prove(window, offset, bytes, T::BYTES)?;
+        Ok(Self {
+            window: window.narrow(offset, bytes)?,
+            mask: count - 1,
+            word: PhantomData,
+        })
+    }
+
+    /// How many words the array has.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.mask + 1
+    }
+
+    /// Loads entry `index` modulo [`Entries::count`].
+    #[inline(always)]
+    pub fn load(&self, index: usize, order: Ordering) -> T {
+        // SAFETY: `new` proved `count` aligned words; the mask keeps the index below that.
+        unsafe { self.window.load((index & self.mask) * T::BYTES, order) }
+    }
+
+    /// Stores entry `index` modulo [`Entries::count`].
+    #[inline(always)]
+    pub fn store(&self, index: usize, value: T, order: Ordering) {
+        // SAFETY: `new` proved `count` aligned words; the mask keeps the index below that.
+        unsafe {
+            self.window
+                .store((index & self.mask) * T::BYTES, value, order)
+        }
+    }
+
+    /// Orders this thread's accesses to the memory that the array lies in.
+    #[inline(always)]
+    pub fn fence(&self, order: Ordering) {
+        self.window.fence(order);
+    }
+}
+
+/// A power of two of equally long records: a `u64` header word, then payload words. The record's index wraps.
+///
+/// A slot's copies are such records. The view borrows its window, so that carving it for one operation costs the
+/// bounds proof and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'w, W> {
+    window: &'w W,
+    offset: usize,
+    mask: usize,
+    stride: usize,
+    payload_words: usize,
+}
+
+impl<'w, W: Window> Records<'w, W> {
+    /// The `count` records of `payload_words` words behind a header each, `stride` bytes apart, from byte `offset` of
+    /// `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if `count` is no power of two, the stride is too short for a record or no multiple of 8, or
+    /// the records lie outside or are not aligned to 8 bytes.
+    pub fn new(
+        window: &'w W,
+        offset: usize,
+        count: usize,
+        stride: usize,
+        payload_words: usize,
+    ) -> Result<Self, WindowError> {
+        if !count.is_power_of_two() {
+            return Err(WindowError::NotPowerOfTwo { count });
+        }
+        let record = payload_words.saturating_add(1).saturating_mul(8);
+        if record > stride {
+            return Err(WindowError::OutOfBounds {
+                offset,
+                bytes: record,
+                len: stride,
+            });
+        }
+        if !stride.is_multiple_of(8) {
+            return Err(WindowError::Misaligned {
+                offset: stride,
+                alignment: 8,
+            });
+        }
+        prove(window, offset, count.saturating_mul(stride), 8)?;
+        Ok(Self {
+            window,
+            offset,
+            mask: count - 1,
+            stride,
+            payload_words,
+        })
+    }
+
+    #[inline(always)]
+    fn header_at(&self, index: u64) -> usize {
+        self.offset + (index as usize & self.mask) * self.stride
+    }
+
+    /// How many records there are.
+    #[inline(always)]
+    pub fn count(&self) -> u64 {
+        self.mask as u64 + 1
+    }
+
+    /// How many payload words a record has.
+    #[inline(always)]
+    pub fn payload_words(&self) -> usize {
+        self.payload_words
+    }
+
+    /// Loads the header of record `index` modulo the count.
+    #[inline(always)]
+    pub fn load_header(&self, index: u64, order: Ordering) -> u64 {
+        // SAFETY: `new` proved `count` strides of aligned words; the mask keeps the record's index below `count`.
+        unsafe { self.window.load(self.header_at(index), order) }
+    }
+
+    /// Stores the header of record `index` modulo the count.
+    #[inline(always)]
+    pub fn store_header(&self, index: u64, value: u64, order: Ordering) {
+        // SAFETY: as in `load_header`.
+        unsafe { self.window.store(self.header_at(index), value, order) }
+    }
+
+    /// Loads the payload's first words, unordered: as many as `to` and the payload both have.
+    #[inline(always)]
+    pub fn load_payload(&self, index: u64, to: &mut [u64]) {
+        let words = to.len().min(self.payload_words);
+        // SAFETY: as in `load_header`; a stride holds the header and `payload_words` words.
+        unsafe {
+            self.window
+                .load_words(self.header_at(index) + 8, &mut to[..words])
+        }
+    }
+
+    /// Stores the payload's first words, unordered: as many as `from` and the payload both have.
+    #[inline(always)]
+    pub fn store_payload(&self, index: u64, from: &[u64]) {
+        let words = from.len().min(self.payload_words);
+        // SAFETY: as in `load_payload`.
+        unsafe {
+            self.window
+                .store_words(self.header_at(index) + 8, &from[..words])
+        }
+    }
+
+    /// Orders this thread's accesses to the memory that the records lie in.
+    #[inline(always)]
+    pub fn fence(&self, order: Ordering) {
+        self.window.fence(order);
+    }
+}
+
+/// A stretch of shared bytes, such as a packet buffer. It is never turned into a `&[u8]`: the peer may change it at
+/// any moment, so its bytes are copied out once and looked at then.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'w, W> {
+    window: &'w W,
+    offset: usize,
+    len: usize,
+}
+
+impl<'w, W: Window> Bytes<'w, W> {
+    /// The `len` bytes from `offset` of `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError::OutOfBounds`].
+    pub fn new(window: &'w W, offset: usize, len: usize) -> Result<Self, WindowError> {
+        prove(window, offset, len, 1)?;
+        Ok(Self {
+            window,
+            offset,
+            len,
+        })
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies bytes from `skip` on into `to`; returns how many: what both have.
+    pub fn copy_to(&self, skip: usize, to: &mut [u8]) -> usize {
+        let count = self.len.saturating_sub(skip).min(to.len());
+        if count > 0 {
+            // SAFETY: `new` proved `len` bytes, and `skip + count <= len`.
+            unsafe { self.window.load_bytes(self.offset + skip, &mut to[..count]) };
+        }
+        count
+    }
+
+    /// Copies `from` into the bytes from `skip` on; returns how many: what both have.
+    pub fn copy_from(&self, skip: usize, from: &[u8]) -> usize {
+        let count = self.len.saturating_sub(skip).min(from.len());
+        if count > 0 {
+            // SAFETY: `new` proved `len` bytes, and `skip + count <= len`.
+            unsafe { self.window.store_bytes(self.offset + skip, &from[..count]) };
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap;
+
+    #[test]
+    fn carving_refuses_what_is_outside_or_misaligned() {
+        let window = heap(64);
+        assert!(Field::<u64, _>::new(&window, 56).is_ok());
+        assert_eq!(
+            Field::<u64, _>::new(&window, 60).unwrap_err(),
+            WindowError::OutOfBounds {
+                offset: 60,
+                bytes: 8,
+                len: 64
+            }
+        );
+        assert_eq!(
+            Field::<u32, _>::new(&window, 2).unwrap_err(),
+            WindowError::Misaligned {
+                offset: 2,
+                alignment: 4
+            }
+        );
+        assert!(Field::<u16, _>::new(&window, usize::MAX).is_err());
+        assert!(Entries::<u16, _>::new(&window, 0, 32).is_ok());
+        assert!(Entries::<u16, _>::new(&window, 2, 32).is_err());
+        assert_eq!(
+            Entries::<u16, _>::new(&window, 0, 3).unwrap_err(),
+            WindowError::NotPowerOfTwo { count: 3 }
+        );
+        assert!(Entries::<u64, _>::new(&window, 0, 1 << 62).is_err());
+        assert!(Records::new(&window, 0, 4, 16, 1).is_ok());
+        assert!(Records::new(&window, 0, 4, 16, 2).is_err());
+        assert!(Records::new(&window, 8, 4, 16, 1).is_err());
+        assert!(Records::new(&window, 0, 4, 12, 0).is_err());
+        assert!(Records::new(&window, 0, 1 << 60, 1 << 10, usize::MAX).is_err());
+        assert!(Bytes::new(&window, 1, 63).is_ok());
+        assert!(Bytes::new(&window, 1, 64).is_err());
+    }
+
+    #[test]
+    fn views_reach_their_own_bytes() {
+        let window = heap(64);
+        let inner = window.narrow(16, 48).unwrap();
+        Field::<u32, _>::new(&inner, 4)
+            .unwrap()
+            .store(0x1122_3344, Ordering::Relaxed);
+        let words = Entries::<u64, _>::new(&window, 0, 8).unwrap();
+        assert_eq!(words.load(8 + 2, Ordering::Relaxed), 0x1122_3344 << 32);
+
+        let records = Records::new(&window, 0, 2, 32, 3).unwrap();
+        records.store_payload(3, &[7, 8, 9, 10]);
+        let mut payload = [0; 2];
+        records.load_payload(1, &mut payload);
+        assert_eq!(payload, [7, 8]);
+    }
+
+    #[test]
+    fn bytes_copy_what_both_have() {
+        let window = heap(32);
+        let bytes = Bytes::new(&window, 3, 10).unwrap();
+        assert_eq!(bytes.copy_from(4, b"abcdefgh"), 6);
+        assert_eq!(bytes.copy_from(11, b"x"), 0);
+        let mut out = [0; 20];
+        assert_eq!(bytes.copy_to(3, &mut out), 7);
+        assert_eq!(&out[..8], b"\0abcdef\0");
+    }
+}

@@ -1,0 +1,54 @@
+//! The ground floor of shmbus: bounded, hostile-safe access to memory that two sides share.
+//!
+//! A [`Window`] is a bounded piece of memory whose every byte the peer may change at any moment. An algorithm carves
+//! safe views out of it once ([`Field`], [`Entries`], [`Records`], [`Bytes`]), which proves the bounds, and then runs
+//! without a check per access; the same code runs on mapped memory, on loom, on memory that lies, and on memory whose
+//! writer dies (`testing`).
+//!
+//! ```
+//! use core::sync::atomic::Ordering;
+//! use shmbus_shm::{Entries, Field, heap};
+//!
+//! # fn main() -> Result<(), shmbus_shm::WindowError> {
+//! let window = heap(64);
+//! let index = Field::<u16, _>::new(&window, 2)?;
+//! let ring = Entries::<u16, _>::new(&window, 4, 16)?;
+//!
+//! ring.store(0, 42, Ordering::Relaxed);
+//! index.store(1, Ordering::Release); // publishes the entry
+//!
+//! assert_eq!(index.load(Ordering::Acquire), 1);
+//! assert_eq!(ring.load(16, Ordering::Relaxed), 42); // the index wraps: nothing is out of bounds
+//! # Ok(())
+//! # }
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "shmbus shares words in little-endian order, as virtio does; big-endian machines are not supported"
+);
+
+mod field;
+mod notify;
+mod raw;
+mod scope;
+mod window;
+
+#[cfg(feature = "std")]
+mod mapped;
+#[cfg(feature = "testing")]
+#[allow(clippy::panic)]
+pub mod testing;
+
+pub use field::{Bytes, Entries, Field, Records};
+pub use notify::Notify;
+pub use raw::Raw;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub use scope::Dma;
+pub use scope::{Scope, Smp};
+pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
+
+#[cfg(feature = "std")]
+pub use mapped::{Keep, Mapped, heap};

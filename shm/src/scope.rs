@@ -1,0 +1,127 @@
+//! Fence scopes: between processors, or between processors and devices.
+#![allow(unsafe_code)]
+
+use core::sync::atomic::Ordering;
+
+use crate::window::FenceScope;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// How far a window's ordering reaches. A type, so that choosing it costs nothing at run time.
+pub trait Scope: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// The scope as a value.
+    const SCOPE: FenceScope;
+    /// A fence of this scope.
+    fn fence(order: Ordering);
+    /// Makes a load with `order`; `load` gets the order that the instruction itself needs.
+    fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T;
+    /// Makes a store with `order`; `store` gets the order that the instruction itself needs.
+    fn store_with(order: Ordering, store: impl FnOnce(Ordering));
+}
+
+/// Both sides run on processors: the language's own ordering does.
+#[derive(Clone, Copy, Debug)]
+pub struct Smp;
+
+impl sealed::Sealed for Smp {}
+
+impl Scope for Smp {
+    const SCOPE: FenceScope = FenceScope::Smp;
+
+    #[inline(always)]
+    fn fence(order: Ordering) {
+        core::sync::atomic::fence(order);
+    }
+
+    #[inline(always)]
+    fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
+        load(order)
+    }
+
+    #[inline(always)]
+    fn store_with(order: Ordering, store: impl FnOnce(Ordering)) {
+        store(order);
+    }
+}
+
+/// The other side is a device that accesses memory by DMA.
+///
+/// On aarch64 the language's fences reach the inner shareable domain only, and a device may sit in the outer one, so
+/// every ordered access gets an explicit outer-shareable barrier. On x86-64 coherent memory is ordered the same for
+/// devices as for processors. Other machines are not supported: the type does not exist there.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Dma;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl sealed::Sealed for Dma {}
+
+#[cfg(target_arch = "x86_64")]
+impl Scope for Dma {
+    const SCOPE: FenceScope = FenceScope::Dma;
+
+    #[inline(always)]
+    fn fence(order: Ordering) {
+        core::sync::atomic::fence(order);
+    }
+
+    #[inline(always)]
+    fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
+        load(order)
+    }
+
+    #[inline(always)]
+    fn store_with(order: Ordering, store: impl FnOnce(Ordering)) {
+        store(order);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Scope for Dma {
+    const SCOPE: FenceScope = FenceScope::Dma;
+
+    #[inline(always)]
+    fn fence(order: Ordering) {
+        // Only loads need be ordered to acquire; releasing orders earlier loads as well as stores.
+        match order {
+            Ordering::Acquire => barrier::oshld(),
+            _ => barrier::osh(),
+        }
+    }
+
+    #[inline(always)]
+    fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
+        let value = load(Ordering::Relaxed);
+        match order {
+            Ordering::Relaxed => {}
+            _ => barrier::oshld(),
+        }
+        value
+    }
+
+    #[inline(always)]
+    fn store_with(order: Ordering, store: impl FnOnce(Ordering)) {
+        match order {
+            Ordering::Relaxed => {}
+            _ => barrier::osh(),
+        }
+        store(Ordering::Relaxed);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod barrier {
+    #[inline(always)]
+    pub(super) fn oshld() {
+        // SAFETY: a barrier has no operands.
+        unsafe { core::arch::asm!("dmb oshld", options(nostack, preserves_flags)) }
+    }
+
+    #[inline(always)]
+    pub(super) fn osh() {
+        // SAFETY: a barrier has no operands.
+        unsafe { core::arch::asm!("dmb osh", options(nostack, preserves_flags)) }
+    }
+}
