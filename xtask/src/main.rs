@@ -1,2 +1,107 @@
-//! Set-up and checks.
-fn main() {}
+//! `cargo xtask`: sets up what is missing, runs every check of the project, and says what passed, failed or could not
+//! run, and why.
+
+mod command;
+mod junit;
+mod packages;
+mod project;
+mod report;
+mod step;
+mod steps;
+mod tally;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::project::Project;
+use crate::report::Report;
+use crate::step::Step;
+use crate::steps::{ALL, fuzz};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check; the last line reads `N passed, N failed, N skipped`
+    Test(Selection),
+    /// Install the Debian packages, the nightly components and the targets that the checks use
+    Setup,
+    /// Fuzz every target, or one
+    Fuzz(fuzz::Options),
+}
+
+#[derive(Args)]
+struct Selection {
+    /// Run only this step; may be given several times
+    #[arg(long, value_name = "STEP", value_parser = steps::names())]
+    only: Vec<String>,
+    /// Leave out what takes minutes: Miri, ThreadSanitizer, fuzzing, benchmarks
+    #[arg(long)]
+    quick: bool,
+    /// List the steps and stop
+    #[arg(long)]
+    list: bool,
+}
+
+impl Selection {
+    fn steps(&self) -> Vec<Step> {
+        ALL.iter()
+            .filter(|step| match self.only.as_slice() {
+                [] => !(self.quick && step.slow),
+                only => only.iter().any(|name| name == step.name),
+            })
+            .copied()
+            .collect()
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let project = match Project::find() {
+        Ok(project) => project,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = match arguments.task {
+        Task::Test(selection) if selection.list => {
+            for step in selection.steps() {
+                println!("{:12} {}", step.name, step.about);
+            }
+            return ExitCode::SUCCESS;
+        }
+        Task::Test(selection) => run(&project, &selection.steps()),
+        Task::Setup => run(&project, &[steps::SETUP]),
+        Task::Fuzz(options) => {
+            let mut report = Report::default();
+            report.run(1, 1, &steps::FUZZ, |tally| {
+                fuzz::fuzz(&project, &options, tally)
+            });
+            report
+        }
+    };
+    report.print();
+    if report.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn run(project: &Project, steps: &[Step]) -> Report {
+    let mut report = Report::default();
+    for (index, step) in steps.iter().enumerate() {
+        report.run(index + 1, steps.len(), step, |tally| {
+            (step.run)(project, tally)
+        });
+    }
+    report
+}

@@ -1,0 +1,75 @@
+//! The Debian packages that some tests use. Without them those tests are skipped, with their reason.
+
+use std::env;
+
+use crate::command::Command;
+use crate::project::Project;
+use crate::step::Stop;
+use crate::tally::Tally;
+
+/// A program, and the package that it comes from.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("c++", "g++"), // libFuzzer
+    ("curl", "curl"),
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("unshare", "util-linux"),
+];
+
+/// Installs what is missing.
+///
+/// # Errors
+///
+/// [`Stop::Skipped`] when something stays missing.
+pub(crate) fn install_missing(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_installed("apt-get") {
+        return Err(Stop::Skipped(format!(
+            "this is no Debian; it lacks: {list}"
+        )));
+    }
+    if !is_root(project) {
+        return Err(Stop::Skipped(format!(
+            "as root: apt-get install --no-install-recommends {list}"
+        )));
+    }
+    let apt = |args: &[&str]| {
+        Command::new(project, "apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+    };
+    let unreachable = |stop| match stop {
+        Stop::Failed(what) => Stop::Skipped(format!("cannot install {list}: {what}")),
+        skipped => skipped,
+    };
+    apt(&["update", "--quiet"])
+        .run(tally)
+        .map_err(unreachable)?;
+    apt(&["install", "--quiet", "--yes", "--no-install-recommends"])
+        .args(&missing)
+        .run(tally)
+        .map_err(unreachable)
+}
+
+/// Whether `program` is found in `PATH`, or where only root's `PATH` leads.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|directory| directory.join(program).is_file())
+}
+
+fn is_root(project: &Project) -> bool {
+    Command::new(project, "id")
+        .args(["-u"])
+        .read()
+        .is_some_and(|id| id.trim() == "0")
+}

@@ -1,0 +1,83 @@
+//! Where the project is and what it consists of.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The library crates that work without the standard library and without an allocator.
+pub(crate) const NO_STD: [&str; 5] = [
+    "shmbus-shm",
+    "shmbus-virtio",
+    "shmbus-signal",
+    "shmbus-ring",
+    "shmbus-table",
+];
+
+/// The crates with lock-free protocols, whose directories these are: Miri runs all of their tests, ThreadSanitizer
+/// those that use two threads.
+pub(crate) const LOCK_FREE: [&str; 4] = ["shm", "signal", "ring", "table"];
+
+/// The workspace on disk.
+pub(crate) struct Project {
+    /// The directory of the root manifest.
+    pub(crate) root: PathBuf,
+    /// Where cargo builds.
+    pub(crate) target: PathBuf,
+}
+
+impl Project {
+    /// The workspace that this program was built in.
+    pub(crate) fn find() -> io::Result<Self> {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = manifest.join("..").canonicalize()?;
+        let target = match env::var_os("CARGO_TARGET_DIR") {
+            Some(dir) => env::current_dir()?.join(dir),
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// The names of the integration tests of all crates.
+    pub(crate) fn test_targets(&self) -> io::Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        collect_targets(&self.root.join("tests"), &mut names)?;
+        for entry in fs::read_dir(&self.root)? {
+            let directory = entry?.path();
+            if directory.join("Cargo.toml").is_file() {
+                collect_targets(&directory.join("tests"), &mut names)?;
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether the crate in `directory` has the integration test `name`.
+    pub(crate) fn has_test(&self, directory: &str, name: &str) -> bool {
+        self.root
+            .join(directory)
+            .join("tests")
+            .join(name)
+            .with_extension("rs")
+            .is_file()
+    }
+}
+
+/// Cargo's rule: `tests/NAME.rs` and `tests/NAME/main.rs` are targets.
+fn collect_targets(tests: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
+    if !tests.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(tests)? {
+        let path = entry?.path();
+        let target = path.extension() == Some(OsStr::new("rs")) || path.join("main.rs").is_file();
+        if let Some(name) = path.file_stem().and_then(OsStr::to_str)
+            && target
+        {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! Miri: undefined behaviour, data races and weak-memory outcomes, on the forced-word build over heap windows.
+
+use crate::command::Command;
+use crate::project::{LOCK_FREE, Project};
+use crate::step::Stop;
+use crate::tally::Tally;
+use crate::toolchain::need_nightly;
+
+/// Two-thread tests run once for each of these seeds: other schedules, other stale values.
+const SEEDS: &str = "-Zmiri-many-seeds=1..5";
+
+pub(super) fn miri(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    need_nightly(project, tally)?;
+    let miri = |directory: &str| {
+        Command::nightly_cargo(project)
+            .args(["miri", "test", "--no-fail-fast"])
+            .args(["--package", &format!("shmbus-{directory}")])
+    };
+    for directory in LOCK_FREE {
+        miri(directory).run(tally)?;
+    }
+    for directory in LOCK_FREE {
+        if project.has_test(directory, "threads") {
+            miri(directory)
+                .args(["--test", "threads"])
+                .env("MIRIFLAGS", SEEDS)
+                .run(tally)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The steps of `cargo xtask test`, in their order: what is quick and fails often comes first.
+
+mod benches;
+mod format;
+pub(crate) mod fuzz;
+mod lint;
+mod miri;
+mod setup;
+mod targets;
+mod tests;
+mod thread_sanitizer;
+
+use crate::step::Step;
+
+/// Also `cargo xtask setup`.
+pub(crate) const SETUP: Step = Step {
+    name: "setup",
+    about: "Debian packages, nightly components and targets",
+    slow: false,
+    run: setup::set_up,
+};
+
+/// Also `cargo xtask fuzz`.
+pub(crate) const FUZZ: Step = Step {
+    name: "fuzz",
+    about: "every fuzz target, for a while",
+    slow: true,
+    run: fuzz::fuzz_for_a_while,
+};
+
+/// All of them.
+pub(crate) const ALL: [Step; 12] = [
+    SETUP,
+    Step {
+        name: "format",
+        about: "rustfmt would change nothing",
+        slow: false,
+        run: format::check,
+    },
+    Step {
+        name: "lint",
+        about: "clippy has nothing to say, with every choice of features",
+        slow: false,
+        run: lint::clippy,
+    },
+    Step {
+        name: "docs",
+        about: "the documentation builds without a warning",
+        slow: false,
+        run: lint::documentation,
+    },
+    Step {
+        name: "targets",
+        about: "aarch64, and bare metal for what is no_std",
+        slow: false,
+        run: targets::check,
+    },
+    Step {
+        name: "tests",
+        about: "unit and integration tests",
+        slow: false,
+        run: tests::tests,
+    },
+    Step {
+        name: "doctests",
+        about: "the examples in the documentation",
+        slow: false,
+        run: tests::doctests,
+    },
+    Step {
+        name: "loom",
+        about: "the lock-free protocols under every interleaving that loom finds",
+        slow: false,
+        run: tests::loom,
+    },
+    Step {
+        name: "miri",
+        about: "shm, signal, ring and table under Miri",
+        slow: true,
+        run: miri::miri,
+    },
+    Step {
+        name: "tsan",
+        about: "the two-thread tests under ThreadSanitizer",
+        slow: true,
+        run: thread_sanitizer::thread_sanitizer,
+    },
+    FUZZ,
+    Step {
+        name: "benches",
+        about: "every benchmark runs once",
+        slow: true,
+        run: benches::run_once,
+    },
+];
+
+/// What `--only` takes.
+pub(crate) fn names() -> Vec<&'static str> {
+    ALL.iter().map(|step| step.name).collect()
+}

@@ -1,0 +1,29 @@
+//! Installs what the other steps use. They check for themselves what they cannot do without.
+
+use crate::packages;
+use crate::project::Project;
+use crate::step::Stop;
+use crate::tally::Tally;
+use crate::toolchain::{BARE_METAL_TARGETS, LINUX_TARGET, need_nightly, need_target};
+
+pub(super) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    let targets = BARE_METAL_TARGETS.into_iter().chain([LINUX_TARGET]);
+    let mut results = vec![
+        packages::install_missing(project, tally),
+        need_nightly(project, tally),
+    ];
+    results.extend(targets.map(|target| need_target(project, target, tally)));
+
+    let missing: Vec<_> = results
+        .into_iter()
+        .filter_map(|result| match result {
+            Ok(()) => None,
+            Err(Stop::Failed(why) | Stop::Skipped(why)) => Some(why),
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::Skipped(missing.join("; ")))
+    }
+}
