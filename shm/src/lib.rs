@@ -30,6 +30,7 @@ compile_error!(
     "shmbus shares words in little-endian order, as virtio does; big-endian machines are not supported"
 );
 
+mod address;
 mod field;
 mod notify;
 mod raw;
@@ -42,6 +43,7 @@ mod mapped;
 #[allow(clippy::panic)]
 pub mod testing;
 
+pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
 pub use field::{Bytes, Entries, Field, Records};
 pub use notify::Notify;
 pub use raw::Raw;
