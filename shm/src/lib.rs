@@ -39,6 +39,10 @@ mod window;
 
 #[cfg(feature = "std")]
 mod mapped;
+#[cfg(feature = "std")]
+mod mapping;
+#[cfg(feature = "std")]
+mod memfd;
 #[cfg(feature = "testing")]
 #[allow(clippy::panic)]
 pub mod testing;
@@ -54,3 +58,5 @@ pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
 
 #[cfg(feature = "std")]
 pub use mapped::{Keep, Mapped, heap};
+#[cfg(feature = "std")]
+pub use memfd::{MemoryError, SharedMemory, Writers};

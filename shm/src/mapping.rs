@@ -1,0 +1,59 @@
+//! Mapping files into this address space.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::mapped::Mapped;
+use crate::window::MemoryType;
+
+/// A shared mapping, removed when it is dropped.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; only dropping it touches it.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `map`, and the last window on it is gone: windows keep this alive.
+        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.len) } {
+            tracing::error!(%error, len = self.len, "munmap failed");
+        }
+    }
+}
+
+/// Maps the first `len` bytes of a file that cannot shrink, shared with everybody else who maps it.
+///
+/// A window on a read-only mapping must not be stored to: the processor faults, and the process ends.
+pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<Mapped> {
+    let protection = if writable {
+        ProtFlags::READ | ProtFlags::WRITE
+    } else {
+        ProtFlags::READ
+    };
+    // SAFETY: the kernel chooses an unused range of addresses, so no memory in use is replaced.
+    let base = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            len,
+            protection,
+            MapFlags::SHARED,
+            fd,
+            0,
+        )
+    }?;
+    let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let mapping = Arc::new(Mapping { base, len });
+    // SAFETY: the bytes stay mapped as long as `mapping` lives, and nobody can hold a reference into a range of
+    // addresses that was unused until now.
+    Ok(unsafe { Mapped::new(base, len, MemoryType::Ordinary, mapping) })
+}
