@@ -1,0 +1,167 @@
+//! `struct virtio_net_config` (virtio 1.4, section 5.1.4), the part of it that this device has.
+
+use super::mac_address::MacAddress;
+use super::port::ETHERNET_HEADER_BYTES;
+
+/// `VIRTIO_NET_S_LINK_UP`.
+const LINK_UP: u16 = 1;
+
+/// The largest payload of a frame that may be offered: a whole frame fits 65,535 bytes.
+pub const MAX_MTU: u16 = u16::MAX - ETHERNET_HEADER_BYTES as u16;
+/// The smallest: every IPv4 link must take 68 bytes (RFC 791, section 3.2), and virtio allows no less.
+pub const MIN_MTU: u16 = 68;
+/// What Ethernet has.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// The configuration that the device shows to its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetConfig {
+    /// The driver's own address (`VIRTIO_NET_F_MAC`).
+    pub mac: MacAddress,
+    /// Whether the link is up (`VIRTIO_NET_F_STATUS`).
+    pub link_up: bool,
+    /// The largest payload of a frame, in bytes without the Ethernet header (`VIRTIO_NET_F_MTU`).
+    pub mtu: u16,
+}
+
+/// A configuration from the other side cannot be worked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The address names no single interface.
+    #[error("{0} cannot be an interface's own MAC address")]
+    Mac(MacAddress),
+    /// The MTU is out of range.
+    #[error("an MTU of {MIN_MTU} to {MAX_MTU} bytes was expected, {0} found")]
+    Mtu(u16),
+}
+
+impl NetConfig {
+    /// Bytes of the encoded structure: through `mtu`.
+    pub const BYTES: usize = 12;
+    /// `u64` words of the encoded structure, the last one padded with zeroes.
+    pub const WORDS: usize = 2;
+
+    /// A configuration with the link up and the default MTU.
+    pub const fn new(mac: MacAddress) -> Self {
+        Self {
+            mac,
+            link_up: true,
+            mtu: DEFAULT_MTU,
+        }
+    }
+
+    /// The structure as it lies in configuration space: `mac`, `status`, `max_virtqueue_pairs` (1), `mtu`.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..6].copy_from_slice(&self.mac.0);
+        bytes[6..8].copy_from_slice(&(u16::from(self.link_up) * LINK_UP).to_le_bytes());
+        bytes[8..10].copy_from_slice(&1_u16.to_le_bytes());
+        bytes[10..].copy_from_slice(&self.mtu.to_le_bytes());
+        bytes
+    }
+
+    /// [`NetConfig::encode`] as words for a table's slot.
+    pub fn encode_words(&self) -> [u64; Self::WORDS] {
+        let mut bytes = [0; 8 * Self::WORDS];
+        bytes[..Self::BYTES].copy_from_slice(&self.encode());
+        let word = |index: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[8 * index..8 * (index + 1)]);
+            u64::from_le_bytes(word)
+        };
+        [word(0), word(1)]
+    }
+
+    /// Reads what the device wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for an address or an MTU that no interface can have.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, ConfigError> {
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&bytes[..6]);
+        let mac = MacAddress(mac);
+        let status = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let mtu = u16::from_le_bytes([bytes[10], bytes[11]]);
+        if !mac.is_station() {
+            return Err(ConfigError::Mac(mac));
+        }
+        if !(MIN_MTU..=MAX_MTU).contains(&mtu) {
+            return Err(ConfigError::Mtu(mtu));
+        }
+        Ok(Self {
+            mac,
+            link_up: status & LINK_UP != 0,
+            mtu,
+        })
+    }
+
+    /// [`NetConfig::decode`] of words from a table's slot.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NetConfig::decode`].
+    pub fn decode_words(words: &[u64; Self::WORDS]) -> Result<Self, ConfigError> {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&words[0].to_le_bytes());
+        bytes[8..].copy_from_slice(&words[1].to_le_bytes()[..4]);
+        Self::decode(&bytes)
+    }
+
+    /// Bytes of the longest frame: the MTU, the Ethernet header and a VLAN tag.
+    pub fn max_frame_bytes(&self) -> usize {
+        max_frame_bytes(self.mtu)
+    }
+}
+
+/// Bytes of the longest frame on a link with this MTU: the Ethernet header, a VLAN tag (IEEE 802.1Q) and the payload.
+pub const fn max_frame_bytes(mtu: u16) -> usize {
+    ETHERNET_HEADER_BYTES + 4 + mtu as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lies_in_configuration_space_as_the_specification_says() {
+        let config = NetConfig {
+            mac: MacAddress([2, 1, 2, 3, 4, 5]),
+            link_up: true,
+            mtu: 0x2345,
+        };
+        assert_eq!(config.encode(), [2, 1, 2, 3, 4, 5, 1, 0, 1, 0, 0x45, 0x23]);
+        assert_eq!(NetConfig::decode(&config.encode()), Ok(config));
+    }
+
+    #[test]
+    fn impossible_configurations_are_refused() {
+        let mut config = NetConfig::new(MacAddress::local(1));
+        config.mtu = MIN_MTU - 1;
+        assert_eq!(
+            NetConfig::decode(&config.encode()),
+            Err(ConfigError::Mtu(67))
+        );
+        config.mtu = u16::MAX;
+        assert_eq!(
+            NetConfig::decode(&config.encode()),
+            Err(ConfigError::Mtu(u16::MAX))
+        );
+        config = NetConfig::new(MacAddress::BROADCAST);
+        assert_eq!(
+            NetConfig::decode(&config.encode()),
+            Err(ConfigError::Mac(MacAddress::BROADCAST))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn words_and_bytes_say_the_same(words: [u64; NetConfig::WORDS]) {
+            if let Ok(config) = NetConfig::decode_words(&words) {
+                prop_assert_eq!(NetConfig::decode_words(&config.encode_words()), Ok(config));
+                prop_assert_eq!(NetConfig::decode(&config.encode()), Ok(config));
+            }
+        }
+    }
+}
