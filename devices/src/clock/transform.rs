@@ -1,0 +1,177 @@
+//! From the reader's counter to the host's.
+
+use super::counter::CounterDomain;
+
+/// Where a transform comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TransformSource {
+    /// There is none: the reader's counter says nothing about the host's.
+    Invalid = 0,
+    /// The two counters are one and the same.
+    Identity = 1,
+    /// The VMM knows it: it is what it programmed into the processor.
+    Supplied = 2,
+    /// It was estimated by timed exchanges.
+    Estimated = 3,
+}
+
+/// How a reader's counter relates to the one that clock samples are taken with: `host = reader * scale + offset`,
+/// modulo 2^64.
+///
+/// The scale has 48 fractional bits, and the product is cut to an integer before the offset is added, as processors
+/// do it (VMX scales with 48 fractional bits, SVM with 32), so a supplied transform is exact. It belongs to a reader
+/// and not to a clock: one table of clocks serves many guests, whose counters differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterTransform {
+    /// Where it comes from.
+    pub source: TransformSource,
+    /// The counter that the reader has.
+    pub reader: CounterDomain,
+    /// The counter that the samples must have been taken with.
+    pub host: CounterDomain,
+    /// Ticks of the host's counter per tick of the reader's, with [`CounterTransform::FRACTION_BITS`] fractional bits.
+    pub scale: u64,
+    /// Ticks to add; wraps.
+    pub offset: u64,
+    /// How far off the transform may be, in nanoseconds either way.
+    pub error_ns: u64,
+}
+
+/// A slot's words are no counter transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTransform {
+    /// No source has this number.
+    #[error("{0} is no source of a counter transform")]
+    Source(u8),
+    /// No counter domain has this number.
+    #[error("{0:#x} is no counter domain")]
+    Domain(u8),
+    /// The reader's counter would not count.
+    #[error("the scale is zero")]
+    Scale,
+}
+
+impl CounterTransform {
+    /// Words of a slot.
+    pub const WORDS: usize = 4;
+    /// How many of the scale's bits are behind the point.
+    pub const FRACTION_BITS: u32 = 48;
+    /// A scale of one.
+    pub const SCALE_ONE: u64 = 1 << Self::FRACTION_BITS;
+
+    /// For a reader on the host's own processors, with the host's own counter.
+    pub fn identity(domain: CounterDomain) -> Self {
+        Self {
+            source: TransformSource::Identity,
+            reader: domain,
+            host: domain,
+            scale: Self::SCALE_ONE,
+            offset: 0,
+            error_ns: 0,
+        }
+    }
+
+    /// The host's count at the reader's count `reader`.
+    #[inline]
+    pub fn to_host(&self, reader: u64) -> u64 {
+        let scaled = (u128::from(reader) * u128::from(self.scale)) >> Self::FRACTION_BITS;
+        (scaled as u64).wrapping_add(self.offset)
+    }
+
+    /// The slot's words; their layout is in the [module's documentation](super).
+    pub fn to_words(&self) -> [u64; Self::WORDS] {
+        let kinds = u64::from(self.source as u8)
+            | u64::from(self.reader as u8) << 8
+            | u64::from(self.host as u8) << 16;
+        [kinds, self.scale, self.offset, self.error_ns]
+    }
+
+    /// The transform that a slot's words say.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTransform`] says which field is wrong.
+    pub fn from_words(words: &[u64; Self::WORDS]) -> Result<Self, InvalidTransform> {
+        let [kinds, scale, offset, error_ns] = *words;
+        let [source, reader, host, ..] = kinds.to_le_bytes();
+        let domain =
+            |number| CounterDomain::from_number(number).ok_or(InvalidTransform::Domain(number));
+        if scale == 0 {
+            return Err(InvalidTransform::Scale);
+        }
+        Ok(Self {
+            source: match source {
+                0 => TransformSource::Invalid,
+                1 => TransformSource::Identity,
+                2 => TransformSource::Supplied,
+                3 => TransformSource::Estimated,
+                other => return Err(InvalidTransform::Source(other)),
+            },
+            reader: domain(reader)?,
+            host: domain(host)?,
+            scale,
+            offset,
+            error_ns,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_and_offset_wrap_as_processors_do() {
+        let transform = CounterTransform {
+            source: TransformSource::Supplied,
+            scale: CounterTransform::SCALE_ONE * 3 / 2,
+            offset: 100u64.wrapping_neg(),
+            ..CounterTransform::identity(CounterDomain::Tsc)
+        };
+        assert_eq!(transform.to_host(1_000), 1_400);
+        assert_eq!(transform.to_host(0), u64::MAX - 99);
+        assert_eq!(
+            transform.to_host(u64::MAX),
+            (u64::MAX / 2).wrapping_sub(101)
+        );
+        let hostile = CounterTransform {
+            scale: u64::MAX,
+            offset: u64::MAX,
+            ..transform
+        };
+        hostile.to_host(u64::MAX);
+    }
+
+    #[test]
+    fn words_come_back_or_are_refused() {
+        let transform = CounterTransform {
+            source: TransformSource::Estimated,
+            reader: CounterDomain::Cntvct,
+            host: CounterDomain::MonotonicRaw,
+            scale: 7,
+            offset: 8,
+            error_ns: 9,
+        };
+        let words = transform.to_words();
+        assert_eq!(CounterTransform::from_words(&words), Ok(transform));
+        let mut bad = words;
+        bad[0] |= 0xff;
+        assert_eq!(
+            CounterTransform::from_words(&bad),
+            Err(InvalidTransform::Source(0xff))
+        );
+        let mut bad = words;
+        bad[1] = 0;
+        assert_eq!(
+            CounterTransform::from_words(&bad),
+            Err(InvalidTransform::Scale)
+        );
+        let mut bad = words;
+        bad[0] |= 0x3300;
+        assert_eq!(
+            CounterTransform::from_words(&bad),
+            Err(InvalidTransform::Domain(0x33))
+        );
+    }
+}
