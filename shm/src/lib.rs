@@ -35,6 +35,7 @@ mod field;
 mod notify;
 mod raw;
 mod scope;
+mod tree;
 mod window;
 
 #[cfg(feature = "std")]
@@ -54,6 +55,7 @@ pub use raw::Raw;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use scope::Dma;
 pub use scope::{Scope, Smp};
+pub use tree::{Scan, TreeError, TreeLayout, TreeReader, TreeWriter};
 pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
 
 #[cfg(feature = "std")]

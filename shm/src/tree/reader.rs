@@ -1,0 +1,188 @@
+//! A reader of a tree.
+
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use super::layout::Nodes;
+use super::{TreeError, TreeLayout};
+use crate::Entries;
+use crate::window::Window;
+
+/// How a scan ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// The root is as it was: nothing changed. One load was made.
+    Unchanged,
+    /// Everything that had changed when the scan began was reported.
+    Finished,
+    /// The visitor stopped the scan. The next one goes on behind the last leaf reported.
+    Paused,
+}
+
+/// A reader of a generation tree, with its own record of what it has seen: `S` is storage of a word for each leaf, a
+/// `Vec<u64>` or a `&mut [u64]`.
+#[derive(Debug)]
+pub struct TreeReader<W, S> {
+    nodes: Nodes<W>,
+    /// The generation last reported of each leaf.
+    seen: S,
+    /// Every change up to this stamp was reported.
+    stamp: u64,
+    /// The scan that was paused.
+    paused: Option<Sweep>,
+}
+
+/// One pass over the tree.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    /// The root's stamp when the pass began: what it reports, at least.
+    target: u64,
+    /// The leaf it has come to.
+    leaf: usize,
+}
+
+impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
+    /// Reads the tree at the start of `window`. The first scan reports every leaf that was ever marked.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::Window`], and [`TreeError::Storage`] if `seen` has fewer words than the tree has leaves.
+    pub fn new(window: &W, layout: TreeLayout, mut seen: S) -> Result<Self, TreeError> {
+        let found = seen.as_mut().len();
+        let leaves = layout.leaves();
+        if found < leaves as usize {
+            return Err(TreeError::Storage { leaves, found });
+        }
+        let mut reader = Self {
+            nodes: Nodes::new(window, layout)?,
+            seen,
+            stamp: 0,
+            paused: None,
+        };
+        reader.forget();
+        Ok(reader)
+    }
+
+    /// Goes over to the writer's new memory, of the same layout. The next scan reports every leaf marked there.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::Window`]; the reader then stays with the old memory.
+    pub fn rebind(&mut self, window: &W) -> Result<(), TreeError> {
+        self.nodes = Nodes::new(window, self.nodes.layout)?;
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.seen.as_mut().fill(0);
+        self.stamp = 0;
+        self.paused = None;
+    }
+
+    /// The tree's geometry.
+    pub fn layout(&self) -> TreeLayout {
+        self.nodes.layout
+    }
+
+    /// Every change up to this stamp was reported.
+    #[inline]
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// Loads the root's stamp: how many changes the writer has announced, if it is honest.
+    #[inline]
+    pub fn root(&self) -> u64 {
+        self.nodes.root().load(0, Acquire)
+    }
+
+    /// Whether nothing is left to report. One load.
+    #[inline]
+    pub fn is_unchanged(&self) -> bool {
+        self.paused.is_none() && self.root() == self.stamp
+    }
+
+    /// The leaves, to look at one alone (load with Acquire). They are rounded up to a power of two.
+    #[inline]
+    pub fn leaves(&self) -> &Entries<u64, W> {
+        &self.nodes.leaves
+    }
+
+    /// Reports every leaf that changed since it was last reported, with its generation. See [`TreeReader::scan`].
+    pub fn changed(&mut self, mut report: impl FnMut(u32, u64)) -> Scan {
+        self.scan(|leaf, generation| {
+            report(leaf, generation);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Reports the leaves that changed since they were last reported, in ascending order and with their generations,
+    /// until `visit` breaks off.
+    ///
+    /// Idle, it makes one load; otherwise at most one for each word of the tree. A scan that is broken off goes on
+    /// with the next call, so a leaf that changes all the time does not hide those behind it.
+    #[inline]
+    pub fn scan(&mut self, visit: impl FnMut(u32, u64) -> ControlFlow<()>) -> Scan {
+        let sweep = match self.paused.take() {
+            Some(sweep) => sweep,
+            None => {
+                let target = self.root();
+                if target == self.stamp {
+                    return Scan::Unchanged;
+                }
+                if target < self.stamp {
+                    // An honest writer's count never falls. Look at everything: nothing stays hidden.
+                    self.stamp = 0;
+                }
+                Sweep { target, leaf: 0 }
+            }
+        };
+        self.sweep(sweep, visit)
+    }
+
+    fn sweep(
+        &mut self,
+        mut sweep: Sweep,
+        mut visit: impl FnMut(u32, u64) -> ControlFlow<()>,
+    ) -> Scan {
+        let layout = self.nodes.layout;
+        let seen = self.seen.as_mut();
+        let leaves = seen.len().min(layout.leaves() as usize);
+        let group = (1 << layout.shift(layout.levels() - 1)) - 1;
+        let mut entering = true;
+        'groups: while sweep.leaf < leaves {
+            // Skip what has not changed, from the widest level down. A node is looked at when the scan comes to its
+            // first leaf, and when a paused scan comes back into its middle.
+            for (level, stamps) in self.nodes.levels().iter().enumerate().skip(1) {
+                let shift = layout.shift(level);
+                let below = (1 << shift) - 1;
+                if (entering || sweep.leaf & below == 0)
+                    && stamps.load(sweep.leaf >> shift, Relaxed) <= self.stamp
+                {
+                    sweep.leaf = (sweep.leaf | below) + 1;
+                    entering = false;
+                    continue 'groups;
+                }
+            }
+            entering = false;
+            let end = leaves.min((sweep.leaf | group) + 1);
+            for (leaf, seen) in (sweep.leaf..end).zip(&mut seen[sweep.leaf..end]) {
+                // Acquire: what was written before the generation is visible to who is told of it.
+                let generation = self.nodes.leaves.load(leaf, Acquire);
+                if generation == *seen {
+                    continue;
+                }
+                *seen = generation;
+                if visit(leaf as u32, generation).is_break() {
+                    sweep.leaf = leaf + 1;
+                    self.paused = Some(sweep);
+                    return Scan::Paused;
+                }
+            }
+            sweep.leaf = end;
+        }
+        self.stamp = sweep.target;
+        Scan::Finished
+    }
+}
