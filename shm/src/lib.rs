@@ -35,6 +35,7 @@ mod field;
 mod notify;
 mod raw;
 mod scope;
+pub mod slot;
 mod tree;
 mod window;
 

@@ -4,6 +4,7 @@
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use loom::sync::atomic::{AtomicU64, fence};
 
@@ -48,6 +49,7 @@ impl LoomWindowBuilder {
             origin: 0,
             len: self.len,
             weakening: Weakening::default(),
+            fences: Arc::default(),
         }
     }
 }
@@ -57,6 +59,8 @@ impl LoomWindowBuilder {
 pub struct Weakening {
     /// Fences of this order are not made.
     pub without_fence: Option<Ordering>,
+    /// The fence with this number, counted from 0 over all orders, is not made.
+    pub without_fence_number: Option<usize>,
     /// Loads are relaxed.
     pub relaxed_loads: bool,
     /// Stores are relaxed.
@@ -71,6 +75,8 @@ pub struct LoomWindow {
     origin: usize,
     len: usize,
     weakening: Weakening,
+    /// How many fences this side has come to. Not part of the model.
+    fences: Arc<AtomicUsize>,
 }
 
 impl LoomWindow {
@@ -84,6 +90,7 @@ impl LoomWindow {
     pub fn weakened(&self, weakening: Weakening) -> Self {
         Self {
             weakening,
+            fences: Arc::default(),
             ..self.clone()
         }
     }
@@ -118,7 +125,10 @@ unsafe impl Window for LoomWindow {
     }
 
     fn fence(&self, order: Ordering) {
-        if self.weakening.without_fence != Some(order) {
+        let number = self.fences.fetch_add(1, Relaxed);
+        if self.weakening.without_fence != Some(order)
+            && self.weakening.without_fence_number != Some(number)
+        {
             fence(order);
         }
     }

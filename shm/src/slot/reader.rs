@@ -1,0 +1,194 @@
+//! The reading side of a slot. It needs no more than a read-only mapping.
+
+use core::sync::atomic::Ordering;
+
+use super::complete;
+use super::cursor::ReadCursor;
+use super::generation::{Epoch, Generation};
+use super::head::HeadLoad;
+use crate::field::Records;
+use crate::window::Window;
+
+/// How many copies a reader walks forward before it reads the head.
+pub const WALK_STEPS: usize = 3;
+
+/// How often a reader starts again from the head, because the copy was overwritten meanwhile, before it gives up.
+pub const TRIES: usize = 8;
+
+/// The most loads that one read makes, whatever the writer does: a look at the following copy for each walking step,
+/// the payload and its sequence; then for each try the head, the payload and its sequence.
+pub const fn max_loads(payload_words: usize) -> usize {
+    WALK_STEPS + (payload_words + 1) + TRIES * (1 + payload_words + 1)
+}
+
+/// Why a read gave no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No value has been published yet.
+    #[error("the slot was never written")]
+    NeverWritten,
+    /// The writer wrote so many values during the copying that the copy was overwritten, in each of [`TRIES`] tries.
+    #[error("the writer overwrote the value in each of {TRIES} tries to copy it")]
+    Lapped,
+    /// The writer has restarted. Reported once; the next read goes on under the new epoch.
+    #[error("the writer of epoch {from} has restarted as epoch {to}")]
+    Restarted {
+        /// The epoch of the value returned last.
+        from: Epoch,
+        /// The epoch that the next read returns values of.
+        to: Epoch,
+    },
+    /// The head names an older generation than one already returned. No honest writer does that.
+    #[error("the slot went back from generation {last} to {found}")]
+    Backwards {
+        /// The generation returned last.
+        last: Generation,
+        /// What the head names.
+        found: Generation,
+    },
+    /// The head holds a word that is no generation. No honest writer does that.
+    #[error("the slot's head {word:#x} is no generation")]
+    NoGeneration {
+        /// The word found.
+        word: u64,
+    },
+    /// The head names a generation that its copy has not reached. No honest writer does that.
+    #[error("the slot's head names generation {head}, but its copy has sequence {sequence:#x}")]
+    Inconsistent {
+        /// The generation that the head names.
+        head: Generation,
+        /// The sequence word of that generation's copy.
+        sequence: u64,
+    },
+}
+
+/// A slot as a reader sees it: made of borrowed views for a call or for longer, at no cost.
+#[derive(Debug)]
+pub struct SlotReader<'w, W, H> {
+    copies: Records<'w, W>,
+    head: H,
+}
+
+impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
+    /// The slot with these copies and this head.
+    #[inline(always)]
+    pub fn new(copies: Records<'w, W>, head: H) -> Self {
+        Self { copies, head }
+    }
+
+    /// Reads a complete value into `value`, as many words as that and the slot both have, and returns its generation:
+    /// at least the last one that was complete when the call began, and never older than one returned before through
+    /// this cursor. At most [`max_loads`] loads.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; `value` holds nothing meaningful then.
+    #[inline(always)]
+    pub fn read(
+        &self,
+        cursor: &mut ReadCursor,
+        value: &mut [u64],
+    ) -> Result<Generation, ReadError> {
+        if let Some(newest) = self.walk(*cursor) {
+            if self.copy_out(newest, value) == complete(newest) {
+                cursor.advance(newest);
+                return Ok(newest);
+            }
+            // The copy is gone. Pairs with the Release of the sequence just read: the head is newer by now.
+            self.copies.fence(Ordering::Acquire);
+        }
+        self.read_by_head(cursor, value)
+    }
+
+    /// Walks from the cursor to the newest complete generation. `None` if the cursor is cold or too far behind.
+    ///
+    /// A generation that was complete when the call began shows in its copy's sequence, or a newer one does; so if
+    /// the copy after `at` holds nothing newer, there was nothing newer.
+    #[inline(always)]
+    fn walk(&self, cursor: ReadCursor) -> Option<Generation> {
+        let mut at = cursor.generation()?;
+        let mut newest = None;
+        for _ in 0..WALK_STEPS {
+            let Some(following) = at.next() else { break };
+            let sequence = self.copies.load_header(following.word(), Ordering::Relaxed);
+            if sequence < complete(following) {
+                newest = Some(at);
+                break;
+            }
+            if sequence > complete(following) {
+                break;
+            }
+            at = following;
+        }
+        // Pairs with the Release of the sequences just read: the payload is not older, and neither is the head.
+        self.copies.fence(Ordering::Acquire);
+        newest
+    }
+
+    /// Copies the payload of `generation` and returns the sequence that its copy has afterwards.
+    #[inline(always)]
+    fn copy_out(&self, generation: Generation, value: &mut [u64]) -> u64 {
+        let copy = generation.word();
+        self.copies.load_payload(copy, value);
+        // Pairs with the writer's fence: if a word came from a later write, the sequence shows it.
+        self.copies.fence(Ordering::Acquire);
+        self.copies.load_header(copy, Ordering::Relaxed)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_by_head(
+        &self,
+        cursor: &mut ReadCursor,
+        value: &mut [u64],
+    ) -> Result<Generation, ReadError> {
+        for _ in 0..TRIES {
+            let head = self.head.load();
+            // Pairs with the Release of the head: the copy that it names is complete.
+            self.copies.fence(Ordering::Acquire);
+            let newest = cursor.accept(head)?;
+            let sequence = self.copy_out(newest, value);
+            if sequence == complete(newest) {
+                cursor.advance(newest);
+                return Ok(newest);
+            }
+            if sequence < complete(newest) {
+                return Err(ReadError::Inconsistent {
+                    head: newest,
+                    sequence,
+                });
+            }
+            // Gone again: as in `read`.
+            self.copies.fence(Ordering::Acquire);
+        }
+        Err(ReadError::Lapped)
+    }
+
+    /// Finds the last complete value that a writer of `epoch` or earlier left behind, which may lie one step ahead of
+    /// the head. For restarts: the contents are looked at as hostile, and a value must pass the same checks as in a
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; a slot whose first value was not completed was never written.
+    pub fn recover(&self, epoch: Epoch, value: &mut [u64]) -> Result<Generation, ReadError> {
+        let word = self.head.load();
+        self.copies.fence(Ordering::Acquire);
+        let head = ReadCursor::default().accept(word)?;
+        if head.epoch() > epoch {
+            return Err(ReadError::NoGeneration { word });
+        }
+        // The writer may have died after it completed a copy and before it named it in the head.
+        let ahead = head.next().filter(|next| {
+            self.copies.load_header(next.word(), Ordering::Relaxed) == complete(*next)
+        });
+        self.copies.fence(Ordering::Acquire);
+        for candidate in ahead.into_iter().chain([head]) {
+            if self.copy_out(candidate, value) == complete(candidate) {
+                return Ok(candidate);
+            }
+        }
+        let sequence = self.copies.load_header(head.word(), Ordering::Relaxed);
+        Err(ReadError::Inconsistent { head, sequence })
+    }
+}
