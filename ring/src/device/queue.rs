@@ -1,0 +1,251 @@
+//! The device side of a queue.
+
+use core::fmt;
+
+use shmbus_shm::{AddressError, AddressSpace, Notify};
+
+use super::{Chain, ChainHead, DeviceFormat, DeviceSlot};
+use crate::descriptor::{Buffer, UsedElement};
+use crate::event::Recheck;
+use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError};
+use crate::positions::Positions;
+
+/// The device side of a queue: takes chains of buffers that a driver lends, and returns them.
+///
+/// Batches are the rule: [`poll`](Self::poll) once, [`take`](Self::take) what it found,
+/// [`complete`](Self::complete) chains in any order, and [`publish`](Self::publish) them together. What a driver makes
+/// available meanwhile waits for the next poll, so a batch is never longer than the queue's size.
+///
+/// What the driver wrote is read once and checked. A wrong index or a malformed chain is latched as a
+/// [`DeviceFault`]: the queue stops until [`reset`](Self::reset); the chain was not taken, so nothing is lost.
+///
+/// `F` is the ring format, `S` the storage: an array, a slice or a vector of at least as many slots as the queue has
+/// entries.
+pub struct DeviceQueue<F, S> {
+    ring: F,
+    slots: S,
+    fault: Option<DeviceFault>,
+    in_flight: u16,
+    life: u32,
+}
+
+impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
+    /// A queue at its start, with nothing used and notifications enabled. Formats the memory that the device writes.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Storage`].
+    pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
+        Self::starting_at(ring, slots, 0)
+    }
+
+    /// A queue whose two sides both start at index `position`, as after a migration with nothing in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Storage`].
+    pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
+        let found = slots.as_mut().len();
+        let needed = usize::from(ring.size());
+        if found < needed {
+            return Err(SetupError::Storage { found, needed });
+        }
+        slots.as_mut().fill(DeviceSlot::new());
+        ring.start(slots.as_mut(), position);
+        Ok(Self {
+            ring,
+            slots,
+            fault: None,
+            in_flight: 0,
+            life: 0,
+        })
+    }
+
+    /// Looks how far the driver has come, with one load; returns how many chains [`take`](Self::take) will hand out.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DeviceFault`].
+    #[inline]
+    pub fn poll(&mut self) -> Result<u16, DeviceFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        self.ring.poll().map_err(|fault| self.stop(fault))
+    }
+
+    /// Takes the next chain that the last [`poll`](Self::poll) found available, if any is left.
+    ///
+    /// `segments` is scratch memory for the chain's buffers: it bounds the descriptors of a chain that this device
+    /// takes, where that is less than the queue's size. `space` is where indirect tables are found.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DeviceFault`].
+    #[inline]
+    pub fn take<'s>(
+        &mut self,
+        space: &impl AddressSpace,
+        segments: &'s mut [Buffer],
+    ) -> Result<Option<Chain<'s>>, DeviceFault> {
+        let (head, shape) = match self.ring.peek(space, segments) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.fault.map_or(Ok(None), Err),
+            Err(fault) => return Err(self.stop(fault)),
+        };
+        let position = self.ring.next_available();
+        // The format checked that the head is below the queue's size, which the storage reaches.
+        match self.slots.as_mut().get_mut(usize::from(head)) {
+            Some(slot) if !slot.in_flight => slot.in_flight = true,
+            _ => return Err(self.stop(DeviceFault::HeadInFlight { position, head })),
+        }
+        self.in_flight += 1;
+        self.ring.advance();
+        let (readable, rest) = segments.split_at(shape.readable);
+        Ok(Some(Chain {
+            head: ChainHead {
+                head,
+                position,
+                life: self.life,
+                writable_bytes: shape.writable_bytes,
+            },
+            readable_bytes: shape.readable_bytes,
+            readable,
+            writable: &rest[..shape.writable],
+        }))
+    }
+
+    /// Returns a chain to the driver, who sees it after the next [`publish`](Self::publish). `written` is how many
+    /// bytes were written, from the first writable byte on without a gap.
+    ///
+    /// # Errors
+    ///
+    /// [`CompleteError`] if the chain is not this queue's, or `written` is more than it has writable bytes: mistakes
+    /// of the device, which change nothing in the queue.
+    #[inline]
+    pub fn complete(
+        &mut self,
+        chain: impl Into<ChainHead>,
+        written: u32,
+    ) -> Result<(), CompleteError> {
+        let ChainHead {
+            head,
+            life,
+            writable_bytes,
+            ..
+        } = chain.into();
+        if u64::from(written) > writable_bytes {
+            return Err(CompleteError::TooLong {
+                head,
+                written,
+                writable: writable_bytes,
+            });
+        }
+        let slots = self.slots.as_mut();
+        match slots.get_mut(usize::from(head)) {
+            Some(slot) if slot.in_flight && life == self.life => slot.in_flight = false,
+            _ => return Err(CompleteError::NotTaken { head }),
+        }
+        self.in_flight -= 1;
+        let element = UsedElement {
+            id: u32::from(head),
+            len: written,
+        };
+        self.ring.place_used(slots, element);
+        Ok(())
+    }
+
+    /// Shows the driver all chains completed since the last call, together, and answers whether it must be told.
+    #[inline]
+    pub fn publish(&mut self) -> Notify {
+        self.ring.publish()
+    }
+
+    /// Stops the queue because a buffer of `chain`, which was taken, cannot be accessed: the driver gave a wrong
+    /// address. Returns the fault that is now latched.
+    pub fn fail(&mut self, chain: impl Into<ChainHead>, reason: AddressError) -> DeviceFault {
+        let chain = chain.into();
+        self.stop(DeviceFault::Chain {
+            position: chain.position,
+            head: chain.head,
+            reason: ChainError::Address(reason),
+        })
+    }
+
+    /// Asks the driver not to tell of available chains, for a device that looks anyway. It may tell all the same.
+    pub fn disable_notifications(&mut self) {
+        self.ring.disable_notifications();
+    }
+
+    /// Asks the driver to tell of the next available chain; sleep only if the answer is [`Recheck::Empty`].
+    pub fn enable_notifications(&mut self) -> Recheck {
+        self.ring.enable_notifications()
+    }
+
+    /// The queue's size, in entries.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    /// How far this side has come.
+    pub fn positions(&self) -> Positions {
+        Positions {
+            in_flight: self.in_flight,
+            ..self.ring.positions()
+        }
+    }
+
+    /// Why the queue has stopped, if it has.
+    pub fn fault(&self) -> Option<DeviceFault> {
+        self.fault
+    }
+
+    /// Starts over at index 0. Chains taken before can no longer be completed; the driver takes back what it lent.
+    pub fn reset(&mut self) {
+        let slots = self.slots.as_mut();
+        slots.fill(DeviceSlot::new());
+        self.ring.start(slots, 0);
+        self.fault = None;
+        self.in_flight = 0;
+        self.life = self.life.wrapping_add(1);
+    }
+
+    /// Latches the first fault.
+    #[cold]
+    fn stop(&mut self, fault: DeviceFault) -> DeviceFault {
+        self.ring.halt();
+        *self.fault.get_or_insert(fault)
+    }
+}
+
+#[cfg(feature = "std")]
+impl<F: DeviceFormat> DeviceQueue<F, Vec<DeviceSlot>> {
+    /// A queue at its start, with its storage on the heap.
+    pub fn with_heap(ring: F) -> Self {
+        Self::with_heap_at(ring, 0)
+    }
+
+    /// A queue whose two sides both start at index `position`, with its storage on the heap.
+    pub fn with_heap_at(mut ring: F, position: u16) -> Self {
+        let mut slots = vec![DeviceSlot::new(); usize::from(ring.size())];
+        ring.start(&mut slots, position);
+        Self {
+            ring,
+            slots,
+            fault: None,
+            in_flight: 0,
+            life: 0,
+        }
+    }
+}
+
+impl<F: DeviceFormat, S> fmt::Debug for DeviceQueue<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceQueue")
+            .field("size", &self.ring.size())
+            .field("positions", &self.ring.positions())
+            .field("in_flight", &self.in_flight)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

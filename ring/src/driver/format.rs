@@ -1,0 +1,68 @@
+//! What a ring format does for the driver side.
+
+/// A ring format's driver side. The formats are the crate's own: [`split::DriverRing`](crate::split::DriverRing).
+pub trait DriverFormat: sealed::DriverFormat {}
+
+impl<F: sealed::DriverFormat> DriverFormat for F {}
+
+pub(crate) mod sealed {
+    use shmbus_shm::Notify;
+
+    use crate::descriptor::{Buffer, UsedElement};
+    use crate::driver::DriverSlot;
+    use crate::event::Recheck;
+    use crate::fault::DriverFault;
+    use crate::positions::Positions;
+
+    /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
+    /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.
+    pub trait DriverFormat {
+        /// The queue's size.
+        fn size(&self) -> u16;
+
+        /// How many descriptors are free.
+        fn free(&self) -> u16;
+
+        /// Whether `VIRTIO_F_INDIRECT_DESC` was negotiated.
+        fn has_indirect(&self) -> bool;
+
+        /// Formats the memory that the driver writes, and the slots; both sides are at `position`.
+        fn start<T>(&mut self, slots: &mut [DriverSlot<T>], position: u16);
+
+        /// Writes a chain that [`DriverFormat::publish`] makes available; returns its id. The queue has checked that
+        /// there are 1 to [`DriverFormat::free`] buffers.
+        fn place<T>(
+            &mut self,
+            slots: &mut [DriverSlot<T>],
+            readable: &[Buffer],
+            writable: &[Buffer],
+        ) -> u16;
+
+        /// As [`DriverFormat::place`], for the one descriptor of an indirect table.
+        fn place_indirect<T>(&mut self, slots: &mut [DriverSlot<T>], table: Buffer) -> u16;
+
+        /// Makes what was placed available.
+        fn publish(&mut self) -> Notify;
+
+        /// Looks how far the device has come; returns how many used chains can be taken.
+        fn poll(&mut self) -> Result<u16, DriverFault>;
+
+        /// The used element that is next, and its position, among those that the last poll found.
+        fn peek_used(&self) -> Option<(u16, UsedElement)>;
+
+        /// Takes the element that was peeked at off the ring, and frees the descriptors of chain `id`.
+        fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16);
+
+        /// Forgets what the last poll found: the queue has stopped.
+        fn halt(&mut self);
+
+        /// Asks not to be told of used buffers.
+        fn disable_notifications(&mut self);
+
+        /// Asks to be told when `count` more chains (at least one) have been used than were taken.
+        fn enable_notifications(&mut self, count: u16) -> Recheck;
+
+        /// How far this side has come.
+        fn positions(&self) -> Positions;
+    }
+}

@@ -1,0 +1,346 @@
+//! The driver side of a queue.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use shmbus_shm::{Notify, SharedBytes};
+
+use super::{DriverFormat, DriverSlot};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, MAX_CHAIN_BYTES, describe};
+use crate::event::Recheck;
+use crate::fault::{AddError, DriverFault, Rejected, SetupError};
+use crate::positions::Positions;
+
+/// A chain that the device returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used<T> {
+    /// What was handed in with the chain.
+    pub cookie: T,
+    /// How many bytes the device wrote, from the first writable buffer on; never more than were writable. What lies
+    /// behind them is undefined.
+    pub written: u32,
+}
+
+/// The driver side of a queue: lends chains of buffers to a device, and gets them back.
+///
+/// Batches are the rule: [`add`](Self::add) chains, then [`publish`](Self::publish) them together. Then
+/// [`poll`](Self::poll) for what came back, and [`take`](Self::take) it. A batch of one is no special case.
+///
+/// Each chain carries a cookie of the caller's type, which is moved in and handed back exactly once, with that chain:
+/// a buffer, an index, a request. The device's answers are checked against a private record of what was lent. A wrong
+/// one is latched as a [`DriverFault`]: the queue stops until [`reset`](Self::reset).
+///
+/// `F` is the ring format, `S` the storage: an array, a slice or a vector of at least as many slots as the queue has
+/// entries.
+pub struct DriverQueue<F, T, S> {
+    ring: F,
+    slots: S,
+    fault: Option<DriverFault>,
+    cookie: PhantomData<T>,
+}
+
+impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
+    /// A queue at its start, with nothing available and notifications enabled. Formats the memory that the driver
+    /// writes.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Storage`].
+    pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
+        Self::starting_at(ring, slots, 0)
+    }
+
+    /// A queue whose two sides both start at index `position`, as after a migration with nothing in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Storage`].
+    pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
+        let found = slots.as_mut().len();
+        let needed = usize::from(ring.size());
+        if found < needed {
+            return Err(SetupError::Storage { found, needed });
+        }
+        slots.as_mut().fill_with(DriverSlot::new);
+        ring.start(slots.as_mut(), position);
+        Ok(Self {
+            ring,
+            slots,
+            fault: None,
+            cookie: PhantomData,
+        })
+    }
+
+    /// Places a chain: `readable` buffers, then `writable` ones. The device sees it after the next
+    /// [`publish`](Self::publish). Until it comes back the buffers belong to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the cookie: [`AddError::Full`] if there is no room now, and other reasons for chains that
+    /// would never do.
+    #[inline]
+    pub fn add(
+        &mut self,
+        readable: &[Buffer],
+        writable: &[Buffer],
+        cookie: T,
+    ) -> Result<(), Rejected<T>> {
+        let writable_bytes = match self.check_chain(readable, writable) {
+            Ok(bytes) => bytes,
+            Err(reason) => return Err(Rejected { reason, cookie }),
+        };
+        let needed = readable.len() + writable.len();
+        if let Err(reason) = self.check_room(needed) {
+            return Err(Rejected { reason, cookie });
+        }
+        let slots = self.slots.as_mut();
+        let id = self.ring.place(slots, readable, writable);
+        self.lend(id, writable_bytes, cookie);
+        Ok(())
+    }
+
+    /// Places a chain whose descriptors are written to a table of its own, so that it takes up one descriptor of the
+    /// queue (`VIRTIO_F_INDIRECT_DESC`). `table` is memory for 16 bytes a buffer, which the device finds at
+    /// `table_address`; like the buffers, it belongs to the device until the chain comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] with the cookie, as for [`add`](Self::add); [`AddError::TooManyDescriptors`] if the table is too
+    /// short, [`AddError::IndirectNotNegotiated`].
+    pub fn add_indirect(
+        &mut self,
+        readable: &[Buffer],
+        writable: &[Buffer],
+        table: &impl SharedBytes,
+        table_address: u64,
+        cookie: T,
+    ) -> Result<(), Rejected<T>> {
+        let writable_bytes = match self.check_indirect(readable, writable, table.len()) {
+            Ok(bytes) => bytes,
+            Err(reason) => return Err(Rejected { reason, cookie }),
+        };
+        for (index, (buffer, flags)) in (0_u16..).zip(describe(readable, writable)) {
+            let descriptor = Descriptor {
+                buffer,
+                flags,
+                next: Descriptor::next_field(flags, index + 1),
+            };
+            table.copy_from(
+                DESCRIPTOR_BYTES * usize::from(index),
+                &descriptor.to_bytes(),
+            );
+        }
+        let bytes = DESCRIPTOR_BYTES * (readable.len() + writable.len());
+        let table = Buffer::new(table_address, bytes as u32);
+        let id = self.ring.place_indirect(self.slots.as_mut(), table);
+        self.lend(id, writable_bytes, cookie);
+        Ok(())
+    }
+
+    /// Makes all chains placed since the last call available to the device, together, and answers whether the device
+    /// must be told. Nothing happens if there are none, or the queue has stopped.
+    #[inline]
+    pub fn publish(&mut self) -> Notify {
+        if self.fault.is_some() {
+            return Notify::No;
+        }
+        self.ring.publish()
+    }
+
+    /// Looks how far the device has come, with one load; returns how many chains [`take`](Self::take) will hand back.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DriverFault`].
+    #[inline]
+    pub fn poll(&mut self) -> Result<u16, DriverFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        self.ring.poll().map_err(|fault| self.stop(fault))
+    }
+
+    /// Takes back the next chain that the last [`poll`](Self::poll) found used, if any is left.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DriverFault`]. The chain that is next then stays lent.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Used<T>>, DriverFault> {
+        let Some((position, element)) = self.ring.peek_used() else {
+            return self.fault.map_or(Ok(None), Err);
+        };
+        let slots = self.slots.as_mut();
+        // The id is the device's word: it must name a chain that it has now, which also refuses a second completion.
+        let lent = slots.get_mut(element.id as usize);
+        let Some(slot) = lent.filter(|slot| slot.cookie.is_some()) else {
+            return Err(self.stop(DriverFault::NotLent {
+                position,
+                id: element.id,
+            }));
+        };
+        let id = element.id as u16;
+        if element.len > slot.writable {
+            let writable = slot.writable;
+            return Err(self.stop(DriverFault::TooLong {
+                position,
+                id,
+                written: element.len,
+                writable,
+            }));
+        }
+        let cookie = slot.cookie.take();
+        self.ring.release(slots, id);
+        Ok(cookie.map(|cookie| Used {
+            cookie,
+            written: element.len,
+        }))
+    }
+
+    /// Asks the device not to tell of used chains, for a driver that looks anyway. It may tell all the same.
+    pub fn disable_notifications(&mut self) {
+        self.ring.disable_notifications();
+    }
+
+    /// Asks the device to tell of the next used chain; sleep only if the answer is [`Recheck::Empty`].
+    pub fn enable_notifications(&mut self) -> Recheck {
+        self.ring.enable_notifications(1)
+    }
+
+    /// Asks the device to tell when `count` chains more than were taken are used, or sooner; sleep only if the answer
+    /// is [`Recheck::Empty`]. Without `VIRTIO_F_EVENT_IDX` the device tells of the next one.
+    pub fn enable_notifications_after(&mut self, count: u16) -> Recheck {
+        let in_flight = self.ring.positions().in_flight;
+        self.ring.enable_notifications(count.min(in_flight).max(1))
+    }
+
+    /// How many descriptors are free.
+    pub fn free(&self) -> u16 {
+        self.ring.free()
+    }
+
+    /// The queue's size, in entries.
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    /// How far this side has come.
+    pub fn positions(&self) -> Positions {
+        self.ring.positions()
+    }
+
+    /// Why the queue has stopped, if it has.
+    pub fn fault(&self) -> Option<DriverFault> {
+        self.fault
+    }
+
+    /// Takes back all that is lent and starts over at index 0. Only for a queue that the device has let go of (by a
+    /// reset of the queue or of the device): before that it may still write to the buffers.
+    pub fn reset(&mut self, mut returned: impl FnMut(T)) {
+        let slots = self.slots.as_mut();
+        for slot in slots.iter_mut() {
+            if let Some(cookie) = slot.cookie.take() {
+                returned(cookie);
+            }
+        }
+        self.ring.start(slots, 0);
+        self.fault = None;
+    }
+
+    /// Checks what a chain must always meet; returns how many of its bytes are writable.
+    #[inline(always)]
+    fn check_chain(&self, readable: &[Buffer], writable: &[Buffer]) -> Result<u32, AddError> {
+        if let Some(fault) = self.fault {
+            return Err(AddError::Faulted(fault));
+        }
+        let needed = readable.len() + writable.len();
+        if needed == 0 {
+            return Err(AddError::Empty);
+        }
+        let limit = usize::from(self.ring.size());
+        if needed > limit {
+            return Err(AddError::TooManyDescriptors { needed, limit });
+        }
+        // At most 32768 lengths of 32 bits: no overflow.
+        let sum = |buffers: &[Buffer]| buffers.iter().map(|b| u64::from(b.len)).sum::<u64>();
+        let writable_bytes = sum(writable);
+        if sum(readable) + writable_bytes > MAX_CHAIN_BYTES {
+            return Err(AddError::TooManyBytes);
+        }
+        // 2^32 writable bytes are one more than a used length can say.
+        Ok(u32::try_from(writable_bytes).unwrap_or(u32::MAX))
+    }
+
+    #[inline(always)]
+    fn check_room(&self, needed: usize) -> Result<(), AddError> {
+        let free = self.ring.free();
+        if needed > usize::from(free) {
+            return Err(AddError::Full { needed, free });
+        }
+        Ok(())
+    }
+
+    fn check_indirect(
+        &self,
+        readable: &[Buffer],
+        writable: &[Buffer],
+        table_bytes: usize,
+    ) -> Result<u32, AddError> {
+        let writable_bytes = self.check_chain(readable, writable)?;
+        if !self.ring.has_indirect() {
+            return Err(AddError::IndirectNotNegotiated);
+        }
+        let needed = readable.len() + writable.len();
+        let limit = table_bytes / DESCRIPTOR_BYTES;
+        if needed > limit {
+            return Err(AddError::TooManyDescriptors { needed, limit });
+        }
+        self.check_room(1)?;
+        Ok(writable_bytes)
+    }
+
+    #[inline(always)]
+    fn lend(&mut self, id: u16, writable: u32, cookie: T) {
+        // Ids are the ring's own and below its size.
+        if let Some(slot) = self.slots.as_mut().get_mut(usize::from(id)) {
+            slot.writable = writable;
+            slot.cookie = Some(cookie);
+        }
+    }
+
+    #[cold]
+    fn stop(&mut self, fault: DriverFault) -> DriverFault {
+        self.ring.halt();
+        *self.fault.get_or_insert(fault)
+    }
+}
+
+#[cfg(feature = "std")]
+impl<F: DriverFormat, T> DriverQueue<F, T, Vec<DriverSlot<T>>> {
+    /// A queue at its start, with its storage on the heap.
+    pub fn with_heap(ring: F) -> Self {
+        Self::with_heap_at(ring, 0)
+    }
+
+    /// A queue whose two sides both start at index `position`, with its storage on the heap.
+    pub fn with_heap_at(mut ring: F, position: u16) -> Self {
+        let mut slots: Vec<_> = (0..ring.size()).map(|_| DriverSlot::new()).collect();
+        ring.start(&mut slots, position);
+        Self {
+            ring,
+            slots,
+            fault: None,
+            cookie: PhantomData,
+        }
+    }
+}
+
+impl<F: DriverFormat, T, S> fmt::Debug for DriverQueue<F, T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverQueue")
+            .field("size", &self.ring.size())
+            .field("positions", &self.ring.positions())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,266 @@
+//! What can be wrong: with what the other side wrote, and with what the caller asked for.
+
+use shmbus_shm::{AddressError, WindowError};
+use shmbus_virtio::Features;
+
+/// What the device did wrong. The driver side latches it: the queue stops until it is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverFault {
+    /// The used index says that more chains were used than are available, or it went backwards.
+    #[error(
+        "the used index is {found}, but only {published} chains are available from {expected} on"
+    )]
+    UsedIndex {
+        /// What the device wrote.
+        found: u16,
+        /// The used entry that this side takes next.
+        expected: u16,
+        /// How many chains the device had.
+        published: u16,
+    },
+    /// A used element's id is not that of a chain that the device has: it never was, or was completed before.
+    #[error("used entry {position} returns chain {id}, which is not lent")]
+    NotLent {
+        /// The used entry, counted from the queue's start and wrapping at 65536.
+        position: u16,
+        /// The id that the device wrote.
+        id: u32,
+    },
+    /// A used element's length is more than the chain's writable bytes.
+    #[error(
+        "used entry {position} says that {written} bytes of chain {id} were written; {writable} are writable"
+    )]
+    TooLong {
+        /// The used entry, counted from the queue's start and wrapping at 65536.
+        position: u16,
+        /// The chain's id.
+        id: u16,
+        /// The length that the device wrote, in bytes.
+        written: u32,
+        /// How many bytes it was lent for writing.
+        writable: u32,
+    },
+}
+
+/// What the driver did wrong. The device side latches it: the queue stops until it is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFault {
+    /// The available index is further ahead than the queue has entries, or it went backwards.
+    #[error(
+        "the available index is {found}: more than {size} entries from {expected} on, {outstanding} before it being out"
+    )]
+    AvailableIndex {
+        /// What the driver wrote.
+        found: u16,
+        /// The available entry that this side takes next.
+        expected: u16,
+        /// How many chains were taken and not yet published as used.
+        outstanding: u16,
+        /// The queue's size, in entries.
+        size: u16,
+    },
+    /// An available entry names a descriptor that is not there.
+    #[error("available entry {position} names descriptor {head} of {size}")]
+    Head {
+        /// The available entry, counted from the queue's start and wrapping at 65536.
+        position: u16,
+        /// The descriptor that it names.
+        head: u16,
+        /// The queue's size, in entries.
+        size: u16,
+    },
+    /// An available entry names a chain that this side still has.
+    #[error("available entry {position} names chain {head}, which is in flight")]
+    HeadInFlight {
+        /// The available entry, counted from the queue's start and wrapping at 65536.
+        position: u16,
+        /// The chain's head.
+        head: u16,
+    },
+    /// A chain is malformed, or its memory cannot be accessed.
+    #[error("available entry {position}, chain {head}: {reason}")]
+    Chain {
+        /// The available entry, counted from the queue's start and wrapping at 65536.
+        position: u16,
+        /// The chain's head.
+        head: u16,
+        /// What is wrong with it.
+        #[source]
+        reason: ChainError,
+    },
+}
+
+/// What is wrong with a chain of descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// `next` names a descriptor that is not in the table.
+    #[error("descriptor {next} follows, but the table has {descriptors}")]
+    Next {
+        /// What `next` says.
+        next: u16,
+        /// How many descriptors the table has.
+        descriptors: u16,
+    },
+    /// The chain has more descriptors than the queue's size, or than the device takes; a loop has no end either.
+    #[error("more than {limit} descriptors, or a loop")]
+    TooManyDescriptors {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The chain describes more than 2^32 bytes.
+    #[error("more than 2^32 bytes")]
+    TooManyBytes,
+    /// A device-readable descriptor follows a device-writable one.
+    #[error("device-readable descriptor {descriptor} after a device-writable one")]
+    ReadableAfterWritable {
+        /// Its index in its table.
+        descriptor: u16,
+    },
+    /// An indirect table without `VIRTIO_F_INDIRECT_DESC`.
+    #[error("an indirect table, which was not negotiated")]
+    IndirectNotNegotiated,
+    /// A descriptor has both `INDIRECT` and `NEXT`.
+    #[error("an indirect table's descriptor {descriptor} has a next one")]
+    IndirectWithNext {
+        /// Its index.
+        descriptor: u16,
+    },
+    /// An indirect table within an indirect table.
+    #[error("an indirect table in an indirect table, at descriptor {descriptor}")]
+    NestedIndirect {
+        /// Its index in the outer table.
+        descriptor: u16,
+    },
+    /// An indirect table's length is zero or no multiple of 16.
+    #[error("an indirect table of {len} bytes, which is not a positive multiple of 16")]
+    IndirectLength {
+        /// Its length, in bytes.
+        len: u32,
+    },
+    /// A buffer, or an indirect table, cannot be accessed.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
+
+/// Why a queue cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A queue's size is a power of two, at most 32768.
+    #[error("queue size {size} is not a power of two from 1 to 32768")]
+    Size {
+        /// The size that was asked for, in entries.
+        size: u16,
+    },
+    /// The alignment of a legacy layout is a power of two, at least 4.
+    #[error("queue alignment {align} is not a power of two from 4 on")]
+    Align {
+        /// The alignment that was asked for, in bytes.
+        align: u32,
+    },
+    /// An area does not fit its window.
+    #[error("the {area}: {source}")]
+    Area {
+        /// Which one, in the specification's words.
+        area: &'static str,
+        /// What is wrong.
+        source: WindowError,
+    },
+    /// Features that this format does not implement.
+    #[error("feature bits {bits:#x} are not supported by this ring")]
+    Unsupported {
+        /// The bits.
+        bits: u128,
+    },
+    /// The storage that was passed in has too few slots.
+    #[error("storage for {found} slots; the queue needs {needed}")]
+    Storage {
+        /// How many there are.
+        found: usize,
+        /// How many the queue needs: its size.
+        needed: usize,
+    },
+}
+
+impl SetupError {
+    /// Refuses what `features` has of `unsupported`.
+    pub(crate) fn check_features(
+        features: Features,
+        unsupported: Features,
+    ) -> Result<(), SetupError> {
+        let bits = (features & unsupported).bits();
+        if bits != 0 {
+            return Err(SetupError::Unsupported { bits });
+        }
+        Ok(())
+    }
+}
+
+/// Why a chain was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// There are not enough free descriptors: add it again when chains have come back. This is no fault.
+    #[error("the chain needs {needed} descriptors, {free} are free")]
+    Full {
+        /// How many descriptors it needs.
+        needed: usize,
+        /// How many are free.
+        free: u16,
+    },
+    /// A chain has at least one buffer.
+    #[error("a chain without buffers")]
+    Empty,
+    /// A chain never has more descriptors than the queue's size, or than its indirect table has room for.
+    #[error("a chain of {needed} descriptors; {limit} is the most")]
+    TooManyDescriptors {
+        /// How many it needs.
+        needed: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// A chain never describes more than 2^32 bytes.
+    #[error("a chain of more than 2^32 bytes")]
+    TooManyBytes,
+    /// `VIRTIO_F_INDIRECT_DESC` was not negotiated.
+    #[error("an indirect table, which was not negotiated")]
+    IndirectNotNegotiated,
+    /// The queue has stopped.
+    #[error("the queue has stopped: {0}")]
+    Faulted(#[from] DriverFault),
+}
+
+/// A chain that was not added, with its cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejected<T> {
+    /// Why.
+    pub reason: AddError,
+    /// What would have been handed back with the chain.
+    pub cookie: T,
+}
+
+/// Why a chain was not completed: a mistake in the device, not of its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompleteError {
+    /// The chain was not taken from this queue, or before it was reset.
+    #[error("chain {head} was not taken from this queue since its last reset")]
+    NotTaken {
+        /// The chain's head.
+        head: u16,
+    },
+    /// More bytes than are writable.
+    #[error("{written} bytes written to chain {head}, of which {writable} are writable")]
+    TooLong {
+        /// The chain's head.
+        head: u16,
+        /// How many bytes the device says it wrote.
+        written: u32,
+        /// How many are writable.
+        writable: u64,
+    },
+}

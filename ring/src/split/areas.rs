@@ -1,0 +1,245 @@
+//! The three areas, carved out of their windows once: sizes and bounds are frozen here.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use shmbus_shm::{Entries, Field, Window, WindowError};
+
+use super::layout::{Layout, LegacyLayout, RING_HEADER_BYTES};
+use crate::descriptor::{Descriptor, UsedElement};
+use crate::fault::SetupError;
+
+/// A split ring's three areas. They may lie in different memories.
+#[derive(Clone, Debug)]
+pub struct Areas<W> {
+    pub(super) size: u16,
+    pub(super) descriptors: Descriptors<W>,
+    pub(super) available: Available<W>,
+    pub(super) used: Used<W>,
+}
+
+impl<W: Window> Areas<W> {
+    /// The areas of a ring of `layout`'s size: the descriptor area at the start of `descriptors`, the driver area at
+    /// the start of `available`, the device area at the start of `used`. Longer windows are cut.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Area`] if an area is longer than its window, or is not aligned for its accesses: 8 bytes for the
+    /// descriptor area, 2 for the driver area, 4 for the device area.
+    pub fn new(
+        layout: Layout,
+        descriptors: &W,
+        available: &W,
+        used: &W,
+    ) -> Result<Self, SetupError> {
+        let area = |area| move |source| SetupError::Area { area, source };
+        Ok(Self {
+            size: layout.size(),
+            descriptors: Descriptors::new(layout, descriptors).map_err(area("descriptor area"))?,
+            available: Available::new(layout, available).map_err(area("driver area"))?,
+            used: Used::new(layout, used).map_err(area("device area"))?,
+        })
+    }
+
+    /// The areas in shmbus's own placement: `driver` is memory that the driver writes, `device` memory that the
+    /// device writes.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Area`], as for [`Areas::new`].
+    pub fn in_memories(layout: Layout, driver: &W, device: &W) -> Result<Self, SetupError> {
+        let area = |area| move |source| SetupError::Area { area, source };
+        let available = driver
+            .narrow(layout.available_offset(), layout.available_bytes())
+            .map_err(area("driver area"))?;
+        let used = device
+            .narrow(layout.used_offset(), layout.used_bytes())
+            .map_err(area("device area"))?;
+        Self::new(layout, driver, &available, &used)
+    }
+
+    /// The areas of a legacy ring in one piece of memory.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Area`], as for [`Areas::new`].
+    pub fn legacy(layout: LegacyLayout, memory: &W) -> Result<Self, SetupError> {
+        let area = |area| move |source| SetupError::Area { area, source };
+        let lengths = layout.layout();
+        let available = memory
+            .narrow(layout.available_offset(), lengths.available_bytes())
+            .map_err(area("driver area"))?;
+        let used = memory
+            .narrow(layout.used_offset(), lengths.used_bytes())
+            .map_err(area("device area"))?;
+        Self::new(lengths, memory, &available, &used)
+    }
+
+    /// The queue's size, in entries.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+}
+
+/// The descriptor area.
+#[derive(Clone, Debug)]
+pub(super) struct Descriptors<W> {
+    words: Entries<u64, W>,
+}
+
+impl<W: Window> Descriptors<W> {
+    fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
+        Ok(Self {
+            words: Entries::new(window, 0, 2 * usize::from(layout.size()))?,
+        })
+    }
+
+    /// Reads each of the descriptor's words once.
+    #[inline(always)]
+    pub(super) fn load(&self, index: u16) -> Descriptor {
+        let at = 2 * usize::from(index);
+        Descriptor::from_words([
+            self.words.load(at, Relaxed),
+            self.words.load(at + 1, Relaxed),
+        ])
+    }
+
+    #[inline(always)]
+    pub(super) fn store(&self, index: u16, descriptor: Descriptor) {
+        let at = 2 * usize::from(index);
+        let [low, high] = descriptor.to_words();
+        self.words.store(at, low, Relaxed);
+        self.words.store(at + 1, high, Relaxed);
+    }
+}
+
+/// The driver area.
+#[derive(Clone, Debug)]
+pub(super) struct Available<W> {
+    pub(super) flags: Field<u16, W>,
+    pub(super) idx: Field<u16, W>,
+    pub(super) ring: Entries<u16, W>,
+    pub(super) used_event: Field<u16, W>,
+}
+
+impl<W: Window> Available<W> {
+    fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
+        Ok(Self {
+            flags: Field::new(window, 0)?,
+            idx: Field::new(window, 2)?,
+            ring: Entries::new(window, RING_HEADER_BYTES, usize::from(layout.size()))?,
+            used_event: Field::new(window, layout.used_event_offset())?,
+        })
+    }
+}
+
+/// The device area.
+#[derive(Clone, Debug)]
+pub(super) struct Used<W> {
+    pub(super) flags: Field<u16, W>,
+    pub(super) idx: Field<u16, W>,
+    pub(super) ring: UsedElements<W>,
+    pub(super) avail_event: Field<u16, W>,
+}
+
+impl<W: Window> Used<W> {
+    fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
+        Ok(Self {
+            flags: Field::new(window, 0)?,
+            idx: Field::new(window, 2)?,
+            ring: UsedElements::new(layout, window)?,
+            avail_event: Field::new(window, layout.avail_event_offset())?,
+        })
+    }
+}
+
+/// The used elements, `id | len << 32` each.
+///
+/// The specification aligns the device area to 4 bytes only. Where its address is 4 modulo 8 the elements are aligned
+/// words; elsewhere they are accessed as two halves. The address decides, so both sides come to the same width: page
+/// offsets are the same in both mappings.
+#[derive(Clone, Debug)]
+pub(super) enum UsedElements<W> {
+    Words(Entries<u64, W>),
+    Halves(Entries<u32, W>),
+}
+
+impl<W: Window> UsedElements<W> {
+    fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
+        let size = usize::from(layout.size());
+        Ok(if window.is_aligned(RING_HEADER_BYTES, 8) {
+            Self::Words(Entries::new(window, RING_HEADER_BYTES, size)?)
+        } else {
+            Self::Halves(Entries::new(window, RING_HEADER_BYTES, 2 * size)?)
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn load(&self, position: u16) -> UsedElement {
+        let at = usize::from(position);
+        UsedElement::from_word(match self {
+            Self::Words(words) => words.load(at, Relaxed),
+            Self::Halves(halves) => {
+                u64::from(halves.load(2 * at, Relaxed))
+                    | u64::from(halves.load(2 * at + 1, Relaxed)) << 32
+            }
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn store(&self, position: u16, element: UsedElement) {
+        let at = usize::from(position);
+        match self {
+            Self::Words(words) => words.store(at, element.to_word(), Relaxed),
+            Self::Halves(halves) => {
+                halves.store(2 * at, element.id, Relaxed);
+                halves.store(2 * at + 1, element.len, Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shmbus_shm::heap;
+
+    /// FIELD-NOTES' defect 9: pointer and length travel together. A size that does not fit its window is refused at
+    /// set-up, and no later access depends on a size that anybody can change.
+    #[test]
+    fn defect_9_a_size_beyond_its_window_is_refused() {
+        let layout = Layout::new(16).unwrap();
+        let [descriptors, available, used] = [256, 38, 134].map(heap);
+        assert!(Areas::new(layout, &descriptors, &available, &used).is_ok());
+        for (short, area) in [
+            ([&heap(255), &available, &used], "descriptor area"),
+            ([&descriptors, &heap(37), &used], "driver area"),
+            ([&descriptors, &available, &heap(133)], "device area"),
+        ] {
+            let error = Areas::new(layout, short[0], short[1], short[2]).unwrap_err();
+            assert!(
+                matches!(error, SetupError::Area { area: at, .. } if at == area),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn used_elements_are_words_where_the_address_allows_it() {
+        let layout = Layout::new(4).unwrap();
+        let memory = heap(64);
+        let at_4 = memory.narrow(4, 60).unwrap();
+        let words = UsedElements::new(layout, &at_4).unwrap();
+        assert!(matches!(words, UsedElements::Words(_)));
+        let halves = UsedElements::new(layout, &memory).unwrap();
+        assert!(matches!(halves, UsedElements::Halves(_)));
+
+        for elements in [words, halves] {
+            let element = UsedElement {
+                id: 3,
+                len: 0x1122_3344,
+            };
+            elements.store(5, element);
+            assert_eq!(elements.load(1), element);
+        }
+    }
+}
