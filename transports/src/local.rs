@@ -1,0 +1,34 @@
+//! Processes on one machine: memfds and eventfds over a UNIX socket.
+//!
+//! The host listens at a path ([`Listener`]); a guest [`connect`]s and gets its session's memories and doorbells, then
+//! hands over its own memory; an [`Inspector`] gets read-only memories. After the handshake the socket is silent: it
+//! carries new epochs of memories, a goodbye, and, by its closing, the news that a side has died.
+//!
+//! Neither side trusts the other. Whatever a peer sends is bounded, decoded totally ([`message`], [`codec`]) and
+//! answered by a typed error; whatever a peer may use up has a quota ([`Quotas`], [`GuestLimits`]).
+
+pub mod codec;
+mod complaints;
+mod connect;
+mod connection;
+mod guest;
+mod inspector;
+mod listener;
+pub mod message;
+mod path;
+mod quotas;
+mod sessions;
+mod socket;
+mod text;
+
+pub use connect::{Backoff, ConnectError, connect, reconnect};
+pub use connection::{CloseReason, SessionId};
+pub use guest::{GuestLimits, GuestLink, GuestOptions, Invitation, LinkEvent};
+pub use inspector::{Inspected, Inspector};
+pub use listener::{Applicant, Event, Listener, ListenerOptions};
+pub use message::{GoodbyeReason, Refusal, RefusalCode};
+pub use path::BindError;
+pub use quotas::Quotas;
+pub use sessions::{Admission, MAX_MEMORIES, SessionError};
+pub use socket::SocketError;
+pub use text::{Explanation, GuestName, MAX_EXPLANATION_BYTES, MAX_NAME_BYTES, NameError};
