@@ -1,1 +1,23 @@
-//! Not written yet.
+//! Measures shmbus beside its peers.
+//!
+//! Machines drift: the way between two cores may cost a third more a second later, and a process may be lucky with its
+//! pages. So what is compared runs interleaved, in short repetitions ([`interleave`]), in several processes one after
+//! the other, and the result is the median of the ratios within each repetition, with bounds that a bootstrap over
+//! processes and repetitions gives ([`ratio`]).
+//!
+//! The contenders themselves, with what exactly is compared, are in `benches/contenders`.
+//!
+//! ```
+//! let runs = [vec![(10.0, 20.0), (11.0, 20.0)], vec![(30.0, 60.0)]];
+//! let ratio = shmbus_benches::ratio(&runs);
+//! assert_eq!((ratio.median, ratio.repetitions), (0.5, 3));
+//! ```
+#![forbid(unsafe_code)]
+
+mod contender;
+mod partner;
+mod statistics;
+
+pub use contender::{Comparison, Contender, SetUpError, interleave};
+pub use partner::{Partner, TooFewProcessors, pin_to_first_processor};
+pub use statistics::{Pair, Ratio, median, ratio};

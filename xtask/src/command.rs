@@ -1,7 +1,6 @@
 //! Runs a program: its output is shown as it comes, and the test results in it are counted.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{self, Stdio};
 
@@ -12,8 +11,10 @@ use crate::tally::Tally;
 /// A program with its arguments and environment.
 pub(crate) struct Command {
     inner: process::Command,
-    /// What the reader sees: the variables set and the words.
-    shown: String,
+    /// The variables that are set, as a shell would be told.
+    variables: String,
+    /// The program and its arguments.
+    words: String,
 }
 
 impl Command {
@@ -23,7 +24,8 @@ impl Command {
         inner.current_dir(&project.root).stdin(Stdio::null());
         Self {
             inner,
-            shown: program.to_owned(),
+            variables: String::new(),
+            words: program.to_owned(),
         }
     }
 
@@ -39,19 +41,16 @@ impl Command {
 
     pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         for arg in args {
-            self.shown.push(' ');
-            self.shown.push_str(&arg.as_ref().to_string_lossy());
+            self.words.push(' ');
+            self.words.push_str(&quoted(arg.as_ref()));
             self.inner.arg(arg);
         }
         self
     }
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.shown = format!(
-            "{name}={:?} {}",
-            value.as_ref().to_string_lossy(),
-            self.shown
-        );
+        self.variables
+            .push_str(&format!("{name}={} ", quoted(value.as_ref())));
         self.inner.env(name, value);
         self
     }
@@ -62,12 +61,12 @@ impl Command {
     ///
     /// [`Stop::Failed`] when it cannot be started or does not exit with 0.
     pub(crate) fn run(self, tally: &mut Tally) -> Result<(), Stop> {
-        println!("$ {self}");
-        let shown = self.to_string();
+        println!("$ {}{}", self.variables, self.words);
+        let words = self.words.clone();
         match self.stream(tally) {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Stop::Failed(format!("`{shown}`: {status}"))),
-            Err(error) => Err(Stop::Failed(format!("`{shown}` cannot run: {error}"))),
+            Ok(status) => Err(Stop::Failed(format!("`{words}`: {status}"))),
+            Err(error) => Err(Stop::Failed(format!("`{words}` cannot run: {error}"))),
         }
     }
 
@@ -99,8 +98,12 @@ impl Command {
     }
 }
 
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+/// As it would be typed.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    if word.contains([' ', '(', '*']) {
+        format!("'{word}'")
+    } else {
+        word.into_owned()
     }
 }
