@@ -223,6 +223,75 @@ impl<'w, W: Window> Records<'w, W> {
     }
 }
 
+/// Groups of equally shaped [`Records`], one group after the other: the copies of a table's slots.
+///
+/// Carving proves the bounds of all of them, so that taking one group costs a comparison.
+#[derive(Clone, Debug)]
+pub struct RecordGroups<W> {
+    /// Exactly the groups' bytes, aligned.
+    window: W,
+    groups: usize,
+    group_bytes: usize,
+    mask: usize,
+    stride: usize,
+    payload_words: usize,
+}
+
+impl<W: Window> RecordGroups<W> {
+    /// The `groups` groups, each as in [`Records::new`], from byte `offset` of `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] as for [`Records::new`].
+    pub fn new(
+        window: &W,
+        offset: usize,
+        groups: usize,
+        count: usize,
+        stride: usize,
+        payload_words: usize,
+    ) -> Result<Self, WindowError> {
+        let group_bytes = count.saturating_mul(stride);
+        let bytes = groups.saturating_mul(group_bytes);
+        prove(window, offset, bytes, 8)?;
+        if groups > 0 {
+            Records::new(window, offset, count, stride, payload_words)?;
+        }
+        Ok(Self {
+            window: window.narrow(offset, bytes)?,
+            groups,
+            group_bytes,
+            mask: count.wrapping_sub(1),
+            stride,
+            payload_words,
+        })
+    }
+
+    /// How many groups there are.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.groups
+    }
+
+    /// Whether there are no groups.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.groups == 0
+    }
+
+    /// Group `index`, if there is one.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<Records<'_, W>> {
+        (index < self.groups).then(|| Records {
+            window: &self.window,
+            offset: index * self.group_bytes,
+            mask: self.mask,
+            stride: self.stride,
+            payload_words: self.payload_words,
+        })
+    }
+}
+
 /// A stretch of shared bytes, such as a packet buffer. It is never turned into a `&[u8]`: the peer may change it at
 /// any moment, so its bytes are copied out once and looked at then.
 #[derive(Clone, Copy, Debug)]
@@ -317,6 +386,11 @@ mod tests {
         assert!(Records::new(&window, 8, 4, 16, 1).is_err());
         assert!(Records::new(&window, 0, 4, 12, 0).is_err());
         assert!(Records::new(&window, 0, 1 << 60, 1 << 10, usize::MAX).is_err());
+        assert!(RecordGroups::new(&window, 0, 2, 2, 16, 1).is_ok());
+        assert!(RecordGroups::new(&window, 8, 2, 2, 16, 1).is_err());
+        assert!(RecordGroups::new(&window, 0, 2, 2, 16, 2).is_err());
+        assert!(RecordGroups::new(&window, 0, 1, 3, 16, 1).is_err());
+        assert!(RecordGroups::new(&window, 0, 1 << 60, 1 << 10, 16, 1).is_err());
         assert!(Bytes::new(&window, 1, 63).is_ok());
         assert!(Bytes::new(&window, 1, 64).is_err());
     }
@@ -336,6 +410,11 @@ mod tests {
         let mut payload = [0; 2];
         records.load_payload(1, &mut payload);
         assert_eq!(payload, [7, 8]);
+
+        let groups = RecordGroups::new(&inner, 0, 3, 1, 16, 1).unwrap();
+        groups.get(2).unwrap().store_payload(0, &[9]);
+        assert_eq!(words.load(2 + 2 * 2 + 1, Ordering::Relaxed), 9);
+        assert!(groups.get(3).is_none());
     }
 
     #[test]

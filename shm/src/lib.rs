@@ -50,7 +50,7 @@ mod memfd;
 pub mod testing;
 
 pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
-pub use field::{Bytes, Entries, Field, Records};
+pub use field::{Bytes, Entries, Field, RecordGroups, Records};
 pub use notify::Notify;
 pub use raw::Raw;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
