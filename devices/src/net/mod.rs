@@ -5,12 +5,15 @@
 //! Ports never block and allocate nothing for a frame.
 
 pub mod addresses;
+pub mod app;
 pub mod checksum;
 pub mod config;
 pub mod header;
 pub mod mac_address;
 pub mod pcap;
+mod phy;
 pub mod port;
+pub mod stack;
 pub mod switch;
 pub mod tap;
 

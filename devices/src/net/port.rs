@@ -66,6 +66,14 @@ impl Notifications {
         transmitq: Notify::No,
     };
 
+    /// The decisions of two operations that are signalled together.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            receiveq: self.receiveq.or(other.receiveq),
+            transmitq: self.transmitq.or(other.transmitq),
+        }
+    }
+
     /// Whether anybody must be told.
     pub fn any(self) -> bool {
         self.receiveq.or(self.transmitq).is_needed()
