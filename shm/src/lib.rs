@@ -34,6 +34,7 @@ mod address;
 mod field;
 mod notify;
 mod raw;
+mod region;
 mod scope;
 pub mod slot;
 mod tree;
@@ -53,6 +54,10 @@ pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
 pub use field::{Bytes, Entries, Field, RecordGroups, Records};
 pub use notify::Notify;
 pub use raw::Raw;
+pub use region::{
+    InvalidKind, MemoryId, PRIORITY_CLASSES, Permission, Placement, Purpose, Region, RegionId,
+    RegionKind, Rights, RingFormat, Section,
+};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use scope::Dma;
 pub use scope::{Scope, Smp};
@@ -63,3 +68,8 @@ pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
 pub use mapped::{Keep, Mapped, heap};
 #[cfg(feature = "std")]
 pub use memfd::{MemoryError, SharedMemory, Writers};
+#[cfg(feature = "std")]
+pub use region::{
+    Backing, BackingError, FixedWindows, Lease, MemoryMap, MemoryMapError, OneMemory, OpenEnded,
+    RegionError, RegionHandle, RegionManager, RegionSpec,
+};

@@ -17,6 +17,15 @@ pub type Keep = Arc<dyn Any + Send + Sync>;
 /// A window that shares in owning its mapping.
 pub type Mapped = Raw<Smp, Keep>;
 
+impl Mapped {
+    /// The same window, which also keeps `lease`: the last window cloned or narrowed from it drops it.
+    #[must_use]
+    pub fn leased<L: Any + Send + Sync>(self, lease: L) -> Self {
+        // SAFETY: the old keep is part of the new one.
+        unsafe { self.rekept(|keep| Arc::new((keep, lease)) as Keep) }
+    }
+}
+
 /// A zeroed window of `len` bytes on the heap, aligned to 8 bytes: for tests, and for two sides in one process.
 pub fn heap(len: usize) -> Mapped {
     let words: Arc<Vec<AtomicU64>> =

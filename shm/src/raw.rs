@@ -72,6 +72,22 @@ impl<S: Scope, K> Raw<S, K> {
         }
     }
 
+    /// The same window with more to keep: what `wrap` makes must keep the memory there as the old `keep` did.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays as [`Raw::new`] demands until what `wrap` returned and all its clones are dropped.
+    #[cfg(feature = "std")]
+    pub(crate) unsafe fn rekept<L>(self, wrap: impl FnOnce(K) -> L) -> Raw<S, L> {
+        Raw {
+            base: self.base,
+            len: self.len,
+            memory_type: self.memory_type,
+            keep: wrap(self.keep),
+            scope: PhantomData,
+        }
+    }
+
     /// Where the window starts in this address space, for interfaces that take addresses (`VFIO_IOMMU_MAP_DMA`).
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.base
