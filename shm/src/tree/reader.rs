@@ -100,7 +100,13 @@ impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
     /// Whether nothing is left to report. One load.
     #[inline]
     pub fn is_unchanged(&self) -> bool {
-        self.paused.is_none() && self.root() == self.stamp
+        !self.is_paused() && self.root() == self.stamp
+    }
+
+    /// Whether the last scan was broken off.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some()
     }
 
     /// The leaves, to look at one alone (load with Acquire). They are rounded up to a power of two.

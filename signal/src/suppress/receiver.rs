@@ -1,0 +1,108 @@
+//! The side that wants to know which channels were raised.
+
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use shmbus_shm::{Field, Scan, TreeReader, Window};
+
+use super::{DoorbellLayout, SignalError};
+
+/// Whether a receiver may sleep.
+#[must_use = "a receiver that was raised while it armed must not sleep"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// The sender will kick: sleep.
+    Armed,
+    /// It was raised meanwhile: poll instead.
+    Moved,
+}
+
+/// The receiving side of a doorbell: `T` is the window on the sender's section, `A` on its own, `S` storage of a word
+/// for each channel (a `Vec<u64>` or a `&mut [u64]`).
+#[derive(Debug)]
+pub struct Receiver<T, A, S> {
+    tree: TreeReader<T, S>,
+    armed: Field<u64, A>,
+}
+
+impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
+    /// Reads the tree at the start of `tree`, in the sender's section; writes the word at the start of `armed`, in its
+    /// own. It begins disarmed; the first poll reports every channel that was ever raised.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError::Tree`], also if `seen` has fewer words than there are channels; [`SignalError::Armed`].
+    pub fn new(tree: &T, armed: &A, layout: DoorbellLayout, seen: S) -> Result<Self, SignalError> {
+        let receiver = Self {
+            tree: TreeReader::new(tree, layout.tree(), seen)?,
+            armed: Field::new(armed, 0)?,
+        };
+        receiver.disarm();
+        Ok(receiver)
+    }
+
+    /// Goes over to the new memory of a sender that restarted, and is disarmed. The next poll reports every channel
+    /// raised there.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError::Tree`]; the receiver then stays with the old memory.
+    pub fn rebind(&mut self, tree: &T) -> Result<(), SignalError> {
+        self.tree.rebind(tree)?;
+        self.disarm();
+        Ok(())
+    }
+
+    /// The doorbell's number of channels.
+    pub fn channels(&self) -> u32 {
+        self.tree.layout().leaves()
+    }
+
+    /// Reports every channel that was raised since it was last reported, with its generation. What the sender wrote
+    /// before it raised the channel is visible then. Idle, this is one load.
+    pub fn poll(&mut self, report: impl FnMut(u32, u64)) -> Scan {
+        self.tree.changed(report)
+    }
+
+    /// Reports raised channels until `visit` breaks off; the next poll goes on behind the last one reported.
+    pub fn poll_some(&mut self, visit: impl FnMut(u32, u64) -> ControlFlow<()>) -> Scan {
+        self.tree.scan(visit)
+    }
+
+    /// Whether there is nothing to report. One load.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.tree.is_unchanged()
+    }
+
+    /// The stamp up to which everything was reported.
+    pub fn stamp(&self) -> u64 {
+        self.tree.stamp()
+    }
+
+    /// Asks to be woken by whatever is raised next. After [`Arm::Armed`] the receiver may wait for the doorbell: no
+    /// wake-up is lost. A kick may come late, after the receiver has found the change by itself.
+    pub fn arm(&self) -> Arm {
+        self.arm_at(self.stamp().saturating_add(1))
+    }
+
+    /// Asks to be woken once the sender has raised `stamp` channels in all, for who rather sleeps through a few.
+    /// [`Receiver::stamp`] says how many were seen.
+    pub fn arm_at(&self, stamp: u64) -> Arm {
+        self.armed.store(stamp, Relaxed);
+        // Against the fence in `Sender::raise`: either it finds the armed word, or we find its stamp.
+        self.armed.fence(SeqCst);
+        let root = self.tree.root();
+        // A root that fell is no honest sender's, and would never reach the stamp.
+        if self.tree.is_paused() || root >= stamp || root < self.stamp() {
+            self.disarm();
+            return Arm::Moved;
+        }
+        Arm::Armed
+    }
+
+    /// Asks not to be woken. A kick that was decided before may still come.
+    pub fn disarm(&self) {
+        self.armed.store(0, Relaxed);
+    }
+}
