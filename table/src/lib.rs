@@ -1,1 +1,76 @@
-//! Not written yet.
+//! Tables: state of which only the latest value counts.
+//!
+//! A table is an array of equally large slots in shared memory. One side writes it, any number of readers look at it
+//! through read-only mappings. Publishing "time is now Y" replaces "time is now X": nothing is queued, nobody waits
+//! for anybody, and a reader gets a complete value with its generation or a typed reason why not, also when the writer
+//! is dead, stalled or lying. A tree of generations over the slots tells a reader what changed since it last looked,
+//! in time proportional to what changed. A writer that restarts goes on under the next epoch with the values of the
+//! last one. The slot algorithm and its proofs are [`shmbus_shm::slot`]'s, the tree's are [`shmbus_shm::TreeWriter`]'s.
+//!
+//! ```
+//! use shmbus_shm::heap;
+//! use shmbus_shm::slot::Epoch;
+//! use shmbus_table::{InvalidValue, TypedReader, TypedWriter, Value, layout_of};
+//!
+//! /// What a port has counted.
+//! #[derive(Debug, PartialEq)]
+//! struct Counters {
+//!     frames: u64,
+//!     is_up: bool,
+//! }
+//!
+//! impl Value for Counters {
+//!     const TYPE_ID: u32 = 0x706f_7274;
+//!     const WORDS: usize = 2;
+//!
+//!     fn encode(&self, words: &mut [u64]) {
+//!         words.copy_from_slice(&[self.frames, self.is_up.into()]);
+//!     }
+//!
+//!     fn decode(words: &[u64]) -> Result<Self, InvalidValue> {
+//!         match *words {
+//!             [frames, is_up @ 0..=1] => Ok(Self { frames, is_up: is_up == 1 }),
+//!             _ => Err(InvalidValue { word: 1, found: words[1], expected: "0 or 1" }),
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let window = heap(layout_of::<Counters>(16)?.bytes()); // a mapping, between processes
+//! let mut writer = TypedWriter::<Counters, _, _>::create(window.clone(), 16, Epoch::FIRST, vec![0; 16])?;
+//! let mut reader = TypedReader::<Counters, _, _>::attach(window, vec![0; 16], vec![0; 16])?;
+//!
+//! let _ = writer.publish(3, &Counters { frames: 1, is_up: true })?;
+//! let (generation, notify) = writer.publish(3, &Counters { frames: 2, is_up: true })?;
+//! assert!(notify.is_needed()); // the channel's owner sends, or suppresses, the signal
+//!
+//! let mut changed = Vec::new();
+//! reader.changed(|slot, generation| changed.push((slot, generation)));
+//! assert_eq!(changed, [(3, generation)]);
+//! assert_eq!(reader.read(3)?, (Counters { frames: 2, is_up: true }, generation));
+//! # Ok(())
+//! # }
+//! ```
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+mod error;
+mod header;
+mod layout;
+mod reader;
+mod resume;
+mod slots;
+mod typed;
+mod value;
+mod writer;
+
+pub use error::{ReadError, TableError};
+pub use header::{Header, MAGIC, VERSION};
+pub use layout::{LayoutError, TableLayout};
+pub use reader::TableReader;
+pub use resume::Recovered;
+pub use shmbus_shm::Scan;
+pub use shmbus_shm::slot::{Epoch, Generation};
+pub use typed::{TypedReadError, TypedReader, TypedWriter, layout_of};
+pub use value::{InvalidValue, Value};
+pub use writer::TableWriter;

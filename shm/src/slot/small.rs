@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::cursor::{ReadCursor, WriteCursor};
-use super::generation::Generation;
+use super::generation::{Epoch, Generation};
 use super::head::{HeadLoad, HeadStore};
 use super::reader::ReadError;
 use super::writer::PublishError;
@@ -83,6 +83,22 @@ impl<'w, W: Window, H: HeadLoad> SmallSlotReader<'w, W, H> {
         let generation = cursor.accept(head)?;
         let value = self.values.load(self.index, Ordering::Relaxed);
         cursor.advance(generation);
+        Ok((value, generation))
+    }
+
+    /// Finds the value that a writer of `epoch` or earlier left behind; it may be newer than its generation says. For
+    /// restarts: the contents are looked at as hostile.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; a slot whose first value was not completed was never written.
+    pub fn recover(&self, epoch: Epoch) -> Result<(u64, Generation), ReadError> {
+        let (value, generation) = self.read(&mut ReadCursor::default())?;
+        if generation.epoch() > epoch {
+            return Err(ReadError::NoGeneration {
+                word: generation.word(),
+            });
+        }
         Ok((value, generation))
     }
 }

@@ -1,0 +1,100 @@
+//! What can be wrong.
+
+use shmbus_shm::slot::PublishError;
+use shmbus_shm::{TreeError, WindowError};
+
+use crate::layout::{LayoutError, TableLayout};
+
+/// A table could not be set up, attached to or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// No table has this shape.
+    #[error("no table has this shape: {0}")]
+    Layout(#[from] LayoutError),
+    /// The memory does not hold the table.
+    #[error("the memory does not hold the table: {0}")]
+    Window(#[from] WindowError),
+    /// The generation tree cannot be set up or gone on with.
+    #[error("the table's generation tree: {0}")]
+    Tree(#[from] TreeError),
+    /// The memory does not start as a table does.
+    #[error("not a table: it starts with {found:#018x}, not with {expected:#018x}", expected = crate::MAGIC)]
+    Magic {
+        /// The first word found.
+        found: u64,
+    },
+    /// The table's layout is of another version.
+    #[error("the table's layout has version {found}; this is version {expected}", expected = crate::VERSION)]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The header's epoch is none.
+    #[error("the table's epoch {found} is not 1 to 32767")]
+    Epoch {
+        /// The epoch found.
+        found: u64,
+    },
+    /// The last epoch has been used: the table must be created anew, and its readers attach anew.
+    #[error("the table has used up its epochs; create it anew")]
+    EpochsUsedUp,
+    /// The table holds values of another type.
+    #[error("the table holds values of type {found:#010x}, not {expected:#010x}")]
+    Type {
+        /// The type expected.
+        expected: u32,
+        /// The type found in the header.
+        found: u32,
+    },
+    /// The table's slots are not as long as its values.
+    #[error("the table's slots have {found} bytes; a value has {expected}")]
+    ValueBytes {
+        /// Bytes of a value.
+        expected: u32,
+        /// Bytes of a slot.
+        found: u32,
+    },
+    /// A table that was to replace another has another shape. Geometry is frozen when a reader attaches.
+    #[error("the table was {expected:?} and is now {found:?}")]
+    Geometry {
+        /// The geometry when the reader attached.
+        expected: TableLayout,
+        /// The geometry found.
+        found: TableLayout,
+    },
+    /// The caller gave too little storage.
+    #[error("a table of {expected} slots needs storage of as many words, not {found}")]
+    Storage {
+        /// Words needed.
+        expected: u32,
+        /// Words given.
+        found: usize,
+    },
+    /// There is no such slot.
+    #[error("the table has {slots} slots; there is no slot {slot}")]
+    NoSuchSlot {
+        /// The slot asked for.
+        slot: u32,
+        /// How many slots there are.
+        slots: u32,
+    },
+    /// The slot did not take the value.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// A read gave no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such slot.
+    #[error("the table has {slots} slots; there is no slot {slot}")]
+    NoSuchSlot {
+        /// The slot asked for.
+        slot: u32,
+        /// How many slots there are.
+        slots: u32,
+    },
+    /// The slot gave no value, and why.
+    #[error(transparent)]
+    Slot(#[from] shmbus_shm::slot::ReadError),
+}

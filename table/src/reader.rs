@@ -1,0 +1,173 @@
+//! A reader of a table.
+
+use core::ops::ControlFlow;
+
+use shmbus_shm::slot::{Epoch, Generation, HeadAt, ReadCursor, SlotReader, SmallSlotReader};
+use shmbus_shm::{Scan, TreeReader, Window};
+
+use crate::error::{ReadError, TableError};
+use crate::header::{Header, Life};
+use crate::layout::TableLayout;
+use crate::slots::Values;
+use crate::writer::tree_area;
+
+/// A reader of a table: a read-only mapping is enough. `S` is storage of a word for each slot, a `Vec<u64>` or a
+/// `&mut [u64]`.
+///
+/// It has its own place in each slot and its own record of the changes it has seen, so readers are independent.
+#[derive(Debug)]
+pub struct TableReader<W, S> {
+    layout: TableLayout,
+    type_id: u32,
+    life: Life<W>,
+    tree: TreeReader<W, S>,
+    values: Values<W>,
+    cursors: S,
+}
+
+impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
+    /// Reads the table at the start of `window`. Its header is checked as hostile input, and its geometry frozen.
+    ///
+    /// `cursors` and `seen` are storage of a word for each slot, which [`Header::read`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`].
+    pub fn attach(window: W, mut cursors: S, seen: S) -> Result<Self, TableError> {
+        let header = Header::read(&window)?;
+        let layout = header.layout;
+        let found = cursors.as_ref().len();
+        if found < layout.slots() as usize {
+            return Err(TableError::Storage {
+                expected: layout.slots(),
+                found,
+            });
+        }
+        cursors.as_mut().fill(ReadCursor::default().word());
+        let area = tree_area(&window, layout)?;
+        Ok(Self {
+            layout,
+            type_id: header.type_id,
+            life: Life::new(&window)?,
+            tree: TreeReader::new(&area, layout.tree(), seen)?,
+            values: Values::new(&window, layout)?,
+            cursors,
+        })
+    }
+
+    /// Goes over to the writer's new memory, which must hold a table of the same shape and type. Where the new writer
+    /// is of another epoch, each slot that was read before says so once
+    /// ([`Restarted`](shmbus_shm::slot::ReadError::Restarted)); the next change scan reports every slot that was
+    /// ever written.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`]; the reader then stays with the old memory.
+    pub fn rebind(&mut self, window: W) -> Result<Epoch, TableError> {
+        let header = Header::read(&window)?;
+        if header.layout != self.layout {
+            return Err(TableError::Geometry {
+                expected: self.layout,
+                found: header.layout,
+            });
+        }
+        if header.type_id != self.type_id {
+            return Err(TableError::Type {
+                expected: self.type_id,
+                found: header.type_id,
+            });
+        }
+        let life = Life::new(&window)?;
+        let values = Values::new(&window, self.layout)?;
+        self.tree.rebind(&tree_area(&window, self.layout)?)?;
+        self.life = life;
+        self.values = values;
+        Ok(header.epoch)
+    }
+
+    /// Reads a slot's newest complete value into `value`, as many words as that and the slot both have. The value is
+    /// at least as new as the last one that was complete when the call began, and never older than one read before.
+    ///
+    /// A slot of 8 bytes is read without waiting for anything, and the generation returned is a lower bound of its
+    /// value's. A larger one is read within [`max_loads`](shmbus_shm::slot::max_loads) loads.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; `value` holds nothing meaningful then.
+    #[inline]
+    pub fn read(&mut self, slot: u32, value: &mut [u64]) -> Result<Generation, ReadError> {
+        let slots = self.layout.slots();
+        let stored = self.cursors.as_mut().get_mut(slot as usize);
+        let Some(stored) = stored.filter(|_| slot < slots) else {
+            return Err(ReadError::NoSuchSlot { slot, slots });
+        };
+        let mut cursor = ReadCursor::from_word(*stored);
+        let head = HeadAt::new(self.tree.leaves(), slot as usize);
+        let outcome = match &self.values {
+            Values::Copies(groups) => {
+                let Some(copies) = groups.get(slot as usize) else {
+                    return Err(ReadError::NoSuchSlot { slot, slots });
+                };
+                SlotReader::new(copies, head).read(&mut cursor, value)
+            }
+            Values::Words(words) => SmallSlotReader::new(words, slot as usize, head)
+                .read(&mut cursor)
+                .map(|(word, generation)| {
+                    if let Some(first) = value.first_mut() {
+                        *first = word;
+                    }
+                    generation
+                }),
+        };
+        *stored = cursor.word();
+        Ok(outcome?)
+    }
+
+    /// Reports every slot that was written since it was last reported, with its generation, in ascending order. Idle,
+    /// this is one load.
+    ///
+    /// A head that names no generation, which no honest writer stores, is not reported; reading that slot says what is
+    /// wrong.
+    pub fn changed(&mut self, mut report: impl FnMut(u32, Generation)) -> Scan {
+        self.scan(|slot, generation| {
+            report(slot, generation);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Reports as [`TableReader::changed`] does, until `visit` breaks off. The next scan goes on behind the last slot
+    /// reported.
+    pub fn scan(&mut self, mut visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
+        self.tree
+            .scan(|slot, word| match Generation::from_word(word) {
+                Some(generation) => visit(slot, generation),
+                None => ControlFlow::Continue(()),
+            })
+    }
+
+    /// The generation that was read last from a slot.
+    pub fn generation(&self, slot: u32) -> Option<Generation> {
+        let word = self.cursors.as_ref().get(slot as usize)?;
+        ReadCursor::from_word(*word).generation()
+    }
+
+    /// The table's geometry.
+    pub fn layout(&self) -> TableLayout {
+        self.layout
+    }
+
+    /// What the table's values mean.
+    pub fn type_id(&self) -> u32 {
+        self.type_id
+    }
+
+    /// The writer's life, as the header says just now; `None` if it says nonsense.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.life.epoch()
+    }
+
+    /// The writer's heartbeat. Only that it changes means something: the writer lived in between.
+    pub fn heartbeat(&self) -> u64 {
+        self.life.heartbeat()
+    }
+}

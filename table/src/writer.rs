@@ -1,0 +1,202 @@
+//! The one writing side of a table.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use shmbus_shm::slot::{
+    Epoch, Generation, HeadStore, PublishError, SlotWriter, SmallSlotWriter, WriteCursor,
+};
+use shmbus_shm::{Notify, TreeWriter, Window};
+
+use crate::error::TableError;
+use crate::header::{Header, Life};
+use crate::layout::TableLayout;
+use crate::slots::Values;
+
+/// The one writer of a table. `S` is storage of a word for each slot, a `Vec<u64>` or a `&mut [u64]`.
+///
+/// What it has written it keeps there, and in steady state it loads nothing from the shared memory.
+#[derive(Debug)]
+pub struct TableWriter<W, S> {
+    pub(crate) header: Header,
+    life: Life<W>,
+    beats: u64,
+    pub(crate) tree: TreeWriter<W>,
+    pub(crate) values: Values<W>,
+    pub(crate) cursors: S,
+}
+
+impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
+    /// Sets up a table of `type_id` values at the start of `window`, in which no slot was ever written. Whatever the
+    /// memory held before is overwritten; its readers are told nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Window`] and [`TableError::Storage`].
+    pub fn create(
+        window: W,
+        layout: TableLayout,
+        type_id: u32,
+        epoch: Epoch,
+        cursors: S,
+    ) -> Result<Self, TableError> {
+        let header = Header {
+            layout,
+            type_id,
+            epoch,
+        };
+        let table = Self::format(&window, header, cursors)?;
+        header.announce(&window)?;
+        Ok(table)
+    }
+
+    /// Sets up everything but the header, which makes a table of it.
+    pub(crate) fn format(window: &W, header: Header, cursors: S) -> Result<Self, TableError> {
+        header.layout.check_fits(window.len())?;
+        Header::withdraw(window)?;
+        let area = tree_area(window, header.layout)?;
+        let tree = TreeWriter::create(&area, header.layout.tree())?;
+        let table = Self::over(window, header, tree, cursors)?;
+        table.clear();
+        Ok(table)
+    }
+
+    /// A writer over memory that is set up.
+    pub(crate) fn over(
+        window: &W,
+        header: Header,
+        tree: TreeWriter<W>,
+        mut cursors: S,
+    ) -> Result<Self, TableError> {
+        let slots = header.layout.slots();
+        let found = cursors.as_ref().len();
+        if found < slots as usize {
+            return Err(TableError::Storage {
+                expected: slots,
+                found,
+            });
+        }
+        cursors.as_mut().fill(WriteCursor::new(header.epoch).word());
+        Ok(Self {
+            header,
+            life: Life::new(window)?,
+            beats: 0,
+            tree,
+            values: Values::new(window, header.layout)?,
+            cursors,
+        })
+    }
+
+    /// Zeroes the sequences, so that no reader takes a copy that some earlier table left for one of this epoch.
+    fn clear(&self) {
+        match &self.values {
+            Values::Words(words) => {
+                for slot in 0..words.count() {
+                    words.store(slot, 0, Relaxed);
+                }
+            }
+            Values::Copies(groups) => {
+                for copies in (0..groups.len()).filter_map(|slot| groups.get(slot)) {
+                    for copy in 0..copies.count() {
+                        copies.store_header(copy, 0, Relaxed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes `value`, which fills the slot, and says whether the table's channel is to be told. Wait-free, without
+    /// a load: the slot's `words + 3` stores and one for each level of the generation tree.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::NoSuchSlot`] and [`TableError::Publish`]; nothing was written then.
+    #[inline]
+    pub fn publish(
+        &mut self,
+        slot: u32,
+        value: &[u64],
+    ) -> Result<(Generation, Notify), TableError> {
+        let slots = self.header.layout.slots();
+        let stored = self.cursors.as_mut().get_mut(slot as usize);
+        let Some(stored) = stored.filter(|_| slot < slots) else {
+            return Err(TableError::NoSuchSlot { slot, slots });
+        };
+        let mut cursor = WriteCursor::from_word(*stored);
+        let head = TreeHead {
+            tree: &mut self.tree,
+            slot,
+        };
+        let generation = match &self.values {
+            Values::Copies(groups) => {
+                let Some(copies) = groups.get(slot as usize) else {
+                    return Err(TableError::NoSuchSlot { slot, slots });
+                };
+                SlotWriter::new(copies, head).publish(&mut cursor, value)?
+            }
+            Values::Words(words) => {
+                let &[value] = value else {
+                    return Err(TableError::Publish(PublishError::WrongLength {
+                        expected: 1,
+                        found: value.len(),
+                    }));
+                };
+                SmallSlotWriter::new(words, slot as usize, head).publish(&mut cursor, value)?
+            }
+        };
+        *stored = cursor.word();
+        // A table does not know who listens: suppressing what nobody waits for is the channel's part.
+        Ok((generation, Notify::Yes))
+    }
+
+    /// Shows readers that the writer lives, though it has nothing new to say.
+    pub fn beat(&mut self) {
+        self.beats = self.beats.wrapping_add(1);
+        self.life.set_heartbeat(self.beats);
+    }
+
+    /// The generation last published in a slot in this epoch.
+    pub fn generation(&self, slot: u32) -> Option<Generation> {
+        let word = self.cursors.as_ref().get(slot as usize)?;
+        WriteCursor::from_word(*word).generation()
+    }
+
+    /// The table's geometry.
+    pub fn layout(&self) -> TableLayout {
+        self.header.layout
+    }
+
+    /// What the table's values mean.
+    pub fn type_id(&self) -> u32 {
+        self.header.type_id
+    }
+
+    /// The writer's life.
+    pub fn epoch(&self) -> Epoch {
+        self.header.epoch
+    }
+
+    /// Begins a new life in memory that readers are attached to.
+    pub(crate) fn enter_epoch(&mut self) {
+        self.life.set_epoch(self.header.epoch);
+        self.beats = self.life.heartbeat();
+        self.beat();
+    }
+}
+
+/// The window of the generation tree, which starts on a line of its own if the table does.
+pub(crate) fn tree_area<W: Window>(window: &W, layout: TableLayout) -> Result<W, TableError> {
+    Ok(window.narrow(layout.tree_offset(), layout.tree().bytes())?)
+}
+
+/// A slot's head is its leaf: naming a generation also marks the way to it.
+struct TreeHead<'a, W> {
+    tree: &'a mut TreeWriter<W>,
+    slot: u32,
+}
+
+impl<W: Window> HeadStore for TreeHead<'_, W> {
+    #[inline(always)]
+    fn store(&mut self, generation: Generation) {
+        self.tree.mark(self.slot, generation.word());
+    }
+}
