@@ -200,6 +200,13 @@ impl Message {
     ///
     /// [`MessageError`], for anything that [`Message::encode`] would not have written.
     pub fn decode(header: Header, body: &[u8]) -> Result<Self, MessageError> {
+        if body.len() != header.body {
+            return Err(MessageError::Length {
+                kind: header.kind,
+                expected: header.body,
+                found: body.len(),
+            });
+        }
         let mut fields = Reader {
             kind: header.kind,
             body,
@@ -495,3 +502,6 @@ impl<'a> Reader<'a> {
         Ok(Page { next, entries })
     }
 }
+
+#[cfg(test)]
+mod tests;
