@@ -73,7 +73,12 @@ pub(crate) fn fuzz(project: &Project, options: &Options, tally: &mut Tally) -> R
         let result = Command::new(project, &program.to_string_lossy())
             .args([format!("-max_total_time={}", options.seconds)])
             .args([format!("-artifact_prefix={}/", artifacts.display())])
-            .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
+            .args([
+                "-timeout=10",
+                "-rss_limit_mb=2048",
+                "-print_final_stats=1",
+                "-verbosity=0",
+            ])
             .args([corpus])
             .run(tally);
         match result {
