@@ -1,0 +1,124 @@
+//! A split ring in loom's memory, each area weakened for one side or the other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};
+use shmbus_ring::{DeviceQueue, DeviceSlot, DriverQueue, DriverSlot};
+use shmbus_shm::testing::{LoomWindow, Weakening};
+use shmbus_shm::{Entries, OffsetSpace, Window};
+use shmbus_virtio::Features;
+
+pub type Driver = DriverQueue<DriverRing<LoomWindow>, u64, Vec<DriverSlot<u64>>>;
+pub type Device = DeviceQueue<DeviceRing<LoomWindow>, Vec<DeviceSlot>>;
+
+/// What one side leaves out, in its handles on the driver's and on the device's area.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Side {
+    pub available: Weakening,
+    pub used: Weakening,
+}
+
+/// What a model is run with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    pub size: u16,
+    pub features: Features,
+    /// Where both sides' indices start.
+    pub position: u16,
+    /// The used ring's address is a multiple of 8, so its elements are accessed as halves.
+    pub halves: bool,
+    pub driver: Side,
+    pub device: Side,
+}
+
+/// Both sides over fresh memory.
+pub fn queues(setting: Setting) -> (Driver, Device) {
+    let size = usize::from(setting.size);
+    let layout = Layout::new(setting.size).unwrap();
+    let descriptors = LoomWindow::builder().words::<u64>(0, 2 * size).build();
+    let available = LoomWindow::builder().words::<u16>(0, 3 + size).build();
+    let used = if setting.halves {
+        LoomWindow::builder()
+            .words::<u16>(0, 2)
+            .words::<u32>(4, 2 * size)
+            .words::<u16>(4 + 8 * size, 1)
+            .build()
+    } else {
+        LoomWindow::builder()
+            .words::<u16>(4, 2)
+            .words::<u64>(8, size)
+            .words::<u16>(8 + 8 * size, 1)
+            .build()
+            .narrow(4, layout.used_bytes())
+            .unwrap()
+    };
+    let areas = |side: Side| {
+        Areas::new(
+            layout,
+            &descriptors,
+            &available.weakened(side.available),
+            &used.weakened(side.used),
+        )
+        .unwrap()
+    };
+    (
+        DriverQueue::with_heap_at(
+            DriverRing::new(areas(setting.driver), setting.features).unwrap(),
+            setting.position,
+        ),
+        DeviceQueue::with_heap_at(
+            DeviceRing::new(areas(setting.device), setting.features).unwrap(),
+            setting.position,
+        ),
+    )
+}
+
+/// Buffers of one word each: a buffer's address is its word's index.
+pub fn buffers(count: usize) -> Entries<u64, LoomWindow> {
+    let window = LoomWindow::builder().words::<u64>(0, count).build();
+    Entries::new(&window, 0, count).unwrap()
+}
+
+/// No chain here is indirect, and buffers are reached as words: nothing is translated.
+pub fn no_space() -> OffsetSpace<LoomWindow> {
+    OffsetSpace::new(LoomWindow::builder().build())
+}
+
+/// The first panic among all executions of a model with at most so many preemptions, if there is one.
+pub fn find_failure(
+    preemption_bound: Option<usize>,
+    model: impl Fn() + Sync + Send + 'static,
+) -> Option<String> {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemption_bound;
+    let panic = catch_unwind(AssertUnwindSafe(|| builder.check(model))).err()?;
+    Some(
+        panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            .unwrap_or_default(),
+    )
+}
+
+pub fn relaxed_stores() -> Weakening {
+    Weakening {
+        relaxed_stores: true,
+        ..Weakening::default()
+    }
+}
+
+pub fn relaxed_loads() -> Weakening {
+    Weakening {
+        relaxed_loads: true,
+        ..Weakening::default()
+    }
+}
+
+pub fn no_fence() -> Weakening {
+    Weakening {
+        without_fence: Some(Ordering::SeqCst),
+        ..Weakening::default()
+    }
+}
