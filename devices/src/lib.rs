@@ -7,5 +7,11 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+mod device;
 pub mod net;
 pub mod timer;
+
+pub use device::{
+    ActivateError, CONFIG_WORDS, COUNTERS, Device, NoRegion, Outbox, Progress, RegionRequest,
+    Regions, SessionId,
+};
