@@ -8,14 +8,19 @@ pub mod addresses;
 pub mod app;
 pub mod checksum;
 pub mod config;
+pub mod driver;
 pub mod header;
+pub mod host;
 pub mod mac_address;
 pub mod pcap;
 mod phy;
 pub mod port;
+pub mod queues;
 pub mod stack;
 pub mod switch;
 pub mod tap;
 
+#[cfg(test)]
+mod path_tests;
 #[cfg(test)]
 mod test_port;

@@ -148,4 +148,10 @@ pub enum PortError {
     /// The capture file is bad.
     #[error(transparent)]
     Capture(#[from] super::pcap::CaptureError),
+    /// A guest broke the rules: what the host sees.
+    #[error("the guest's driver broke the rules: {0}")]
+    Guest(super::host::GuestError),
+    /// The device broke the rules: what a guest sees.
+    #[error("the device broke the rules: {0}")]
+    Device(super::driver::DeviceError),
 }
