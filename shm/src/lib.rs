@@ -31,6 +31,7 @@ compile_error!(
 );
 
 mod address;
+pub mod directory;
 mod field;
 mod notify;
 mod raw;
@@ -51,6 +52,9 @@ mod memfd;
 pub mod testing;
 
 pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
+pub use directory::{
+    DirectoryError, DirectoryHeader, DirectoryLayout, DirectoryReader, DirectoryWriter, EntryError,
+};
 pub use field::{Bytes, Entries, Field, RecordGroups, Records};
 pub use notify::Notify;
 pub use raw::Raw;
