@@ -13,21 +13,14 @@ use std::time::{Duration, Instant};
 use host::{CLASSES, Host, PAGE, Seen, TIMEOUT, guest, guest_memory, is_readable, name};
 use shmbus_shm::{Field, Window};
 use shmbus_transports::local::{
-    Backoff, BindError, CloseReason, ConnectError, Event, GoodbyeReason, GuestLink, GuestOptions,
-    Inspector, LinkEvent, Listener, ListenerOptions, Quotas, RefusalCode, SessionId, connect,
-    reconnect,
+    Backoff, BindError, CloseReason, ConnectError, Event, GoodbyeReason, GuestLink, Inspector,
+    LinkEvent, Listener, ListenerOptions, Quotas, RefusalCode, SessionId, connect, reconnect,
 };
 use shmbus_transports::{Memory, MemoryRole};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 fn join(host: &Host, label: &str) -> GuestLink {
-    join_with(host, &guest(label))
-}
-
-fn join_with(host: &Host, options: &GuestOptions) -> GuestLink {
-    let invitation = connect(&host.path, options, TIMEOUT).unwrap();
-    let memory = guest_memory(invitation.guest_memory_bytes());
-    invitation.complete(memory).unwrap()
+    host::join(&host.path, &guest(label))
 }
 
 fn word(memory: &Memory) -> Field<u64, impl Window + use<>> {
@@ -103,7 +96,7 @@ fn features_are_those_of_both_sides() {
     let mut options = guest("chooser");
     options.features = Features::VERSION_1 | Features::IN_ORDER | Features::bit(127);
     options.private = PrivateFeatures::all();
-    let link = join_with(&host, &options);
+    let link = host::join(&host.path, &options);
     assert_eq!(link.features, Features::VERSION_1 | Features::bit(127));
     assert_eq!(
         link.private,

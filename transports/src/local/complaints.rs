@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// The shortest time between two lines about the same thing.
+/// How often a line about the same thing is written in the long run.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How many lines about the same thing are written at once, after some quiet.
+const BURST: u32 = 8;
 
 /// What there is to complain about; each has a rate of its own, so that noise of one sort hides no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,36 +41,64 @@ const COMPLAINTS: [(Complaint, &str); 5] = [
     ),
 ];
 
-#[derive(Clone, Copy, Debug, Default)]
+/// A token bucket: a line costs a token, and they come back one each [`PAUSE`].
+#[derive(Clone, Copy, Debug)]
 struct Record {
-    last_line: Option<Instant>,
+    tokens: u32,
+    /// When the next token comes back, unless all are there.
+    next_token: Option<Instant>,
     suppressed: u64,
 }
 
+impl Record {
+    const FULL: Self = Self {
+        tokens: BURST,
+        next_token: None,
+        suppressed: 0,
+    };
+
+    fn take_token(&mut self, now: Instant) -> bool {
+        while self.tokens < BURST
+            && let Some(due) = self.next_token.filter(|due| *due <= now)
+        {
+            self.tokens += 1;
+            self.next_token = (self.tokens < BURST).then(|| due + PAUSE);
+        }
+        if self.tokens == 0 {
+            return false;
+        }
+        self.tokens -= 1;
+        self.next_token.get_or_insert(now + PAUSE);
+        true
+    }
+}
+
 /// Who may complain when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Complaints {
     records: [Record; COMPLAINTS.len()],
+}
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self {
+            records: [Record::FULL; COMPLAINTS.len()],
+        }
+    }
 }
 
 impl Complaints {
     /// Writes a line, or counts it.
     pub(crate) fn about(&mut self, complaint: Complaint, now: Instant, why: impl Display) {
         let record = &mut self.records[complaint as usize];
-        if record
-            .last_line
-            .is_some_and(|last| now.saturating_duration_since(last) < PAUSE)
-        {
+        if !record.take_token(now) {
             record.suppressed += 1;
             return;
         }
-        let suppressed = std::mem::take(&mut record.suppressed);
-        record.last_line = Some(now);
         let (_, what) = COMPLAINTS[complaint as usize];
-        if suppressed == 0 {
-            tracing::warn!(%why, "{what}");
-        } else {
-            tracing::warn!(%why, suppressed, "{what} (and {suppressed} more since the last such line)");
+        match std::mem::take(&mut record.suppressed) {
+            0 => tracing::warn!("{what}: {why}"),
+            more => tracing::warn!("{what}: {why} (and {more} more since the last such line)"),
         }
     }
 
@@ -76,25 +106,17 @@ impl Complaints {
     pub(crate) fn settle(&mut self, now: Instant) {
         for (complaint, what) in COMPLAINTS {
             let record = &mut self.records[complaint as usize];
-            let due = record.last_line.is_none_or(|last| now >= last + PAUSE);
-            if record.suppressed > 0 && due {
-                let suppressed = std::mem::take(&mut record.suppressed);
-                record.last_line = Some(now);
-                tracing::warn!(
-                    suppressed,
-                    "{what} ({suppressed} more since the last such line)"
-                );
+            if record.suppressed > 0 && record.take_token(now) {
+                let more = std::mem::take(&mut record.suppressed);
+                tracing::warn!("{what} ({more} more since the last such line)");
             }
         }
     }
 
     /// When [`settle`](Self::settle) has something to tell.
     pub(crate) fn next_settlement(&self) -> Option<Instant> {
-        self.records
-            .iter()
-            .filter(|record| record.suppressed > 0)
-            .filter_map(|record| Some(record.last_line? + PAUSE))
-            .min()
+        let suppressing = self.records.iter().filter(|record| record.suppressed > 0);
+        suppressing.filter_map(|record| record.next_token).min()
     }
 }
 
@@ -110,18 +132,35 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_complaints_are_one_line_and_a_count() {
+    fn ten_thousand_complaints_are_a_few_lines_and_a_count() {
         let mut complaints = Complaints::default();
         let start = Instant::now();
         for _ in 0..10_000 {
             complaints.about(Complaint::NoGuest, start, "silence");
         }
-        assert_eq!(complaints.records[0].suppressed, 9_999);
+        let suppressed = u64::from(10_000 - BURST);
+        assert_eq!(complaints.records[0].suppressed, suppressed);
         assert_eq!(complaints.next_settlement(), Some(start + PAUSE));
         complaints.settle(start + PAUSE / 2); // too early
-        assert_eq!(complaints.records[0].suppressed, 9_999);
+        assert_eq!(complaints.records[0].suppressed, suppressed);
         complaints.settle(start + PAUSE);
         assert_eq!(complaints.records[0].suppressed, 0);
         assert_eq!(complaints.next_settlement(), None);
+        // Another sort of trouble has lines of its own.
+        complaints.about(Complaint::Refused, start, "busy");
+        assert_eq!(
+            complaints.records[Complaint::Refused as usize].suppressed,
+            0
+        );
+    }
+
+    #[test]
+    fn the_burst_comes_back_and_does_not_grow() {
+        let mut record = Record::FULL;
+        let start = Instant::now();
+        let burst = |record: &mut Record, now| (0..100).filter(|_| record.take_token(now)).count();
+        assert_eq!(burst(&mut record, start), BURST as usize);
+        assert_eq!(burst(&mut record, start + PAUSE * 3), 3);
+        assert_eq!(burst(&mut record, start + PAUSE * 1000), BURST as usize);
     }
 }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shmbus_transports::local::{
-    Admission, Applicant, CloseReason, Event, GuestName, GuestOptions, Listener, ListenerOptions,
-    SessionId,
+    Admission, Applicant, CloseReason, Event, GuestLink, GuestName, GuestOptions, Listener,
+    ListenerOptions, SessionId, connect,
 };
 use shmbus_transports::{Doorbells, Memory, MemoryRole};
 
@@ -28,8 +28,31 @@ pub enum Seen {
     Closed(SessionId, CloseReason),
 }
 
+/// Lines that a thread wrote.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 pub struct Host {
     pub path: PathBuf,
+    /// The log, warnings and worse, as an operator reads it.
+    pub log: Log,
     pub seen: mpsc::Receiver<Seen>,
     /// Calls of `next_event` so far, and the most connections open at once.
     pub turns: Arc<AtomicUsize>,
@@ -51,7 +74,14 @@ pub fn guest_memory(bytes: u64) -> Memory {
     Memory::create(MemoryRole::Guest, "guest", bytes, 1).unwrap()
 }
 
-/// What is readable within `wait`.
+/// A guest that is let in and ready.
+pub fn join(path: &Path, options: &GuestOptions) -> GuestLink {
+    let invitation = connect(path, options, TIMEOUT).unwrap();
+    let memory = guest_memory(invitation.guest_memory_bytes());
+    invitation.complete(memory).unwrap()
+}
+
+/// Whether it is readable within `wait`.
 pub fn is_readable(fd: impl AsFd, wait: Duration) -> bool {
     let wait = Timespec {
         tv_sec: wait.as_secs() as i64,
@@ -67,6 +97,8 @@ impl Host {
     }
 
     pub fn run(mut listener: Listener) -> Self {
+        let log = Log::default();
+        let lines = log.clone();
         let path = listener.path().to_owned();
         let (sender, seen) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -74,6 +106,11 @@ impl Host {
         let most_connections = Arc::new(AtomicUsize::new(0));
         let (stopped, turned, most) = (stop.clone(), turns.clone(), most_connections.clone());
         let thread = std::thread::spawn(move || {
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+                .with_ansi(false)
+                .with_writer(move || lines.clone());
+            let _logged = tracing::subscriber::set_default(subscriber.finish());
             let mut doorbells = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 is_readable(&listener, Duration::from_millis(10));
@@ -88,6 +125,7 @@ impl Host {
         });
         Self {
             path,
+            log,
             seen,
             turns,
             most_connections,
