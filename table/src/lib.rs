@@ -60,6 +60,8 @@ mod layout;
 mod reader;
 mod resume;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod typed;
 mod value;
 mod writer;

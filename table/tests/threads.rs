@@ -1,0 +1,122 @@
+//! A writer and readers in threads, over every size class: for Miri and ThreadSanitizer, and for the processor.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::thread;
+
+use shmbus_shm::slot::ReadError as SlotError;
+use shmbus_shm::{Mapped, heap};
+use shmbus_table::{Epoch, ReadError, TableLayout, TableReader, TableWriter};
+
+const SLOTS: u32 = 3;
+const READERS: usize = 2;
+const PUBLICATIONS: u64 = if cfg!(miri) { 60 } else { 50_000 };
+
+/// What one reader found.
+#[derive(Debug, Default)]
+struct Found {
+    values: u64,
+    newer: u64,
+    lapped: u64,
+    reports: u64,
+}
+
+fn read_until_the_last(window: Mapped, layout: TableLayout, progress: &[AtomicU64]) -> Found {
+    let storage = vec![0; SLOTS as usize];
+    let mut reader = TableReader::attach(window, storage.clone(), storage).unwrap();
+    let mut value = vec![0; layout.slot_words()];
+    let mut last = [0; SLOTS as usize];
+    let mut found = Found::default();
+    while last.iter().any(|last| *last < PUBLICATIONS) {
+        for slot in 0..SLOTS {
+            let complete = progress[slot as usize].load(Acquire);
+            match reader.read(slot, &mut value) {
+                Ok(generation) => {
+                    let number = value[0];
+                    assert!(value.iter().all(|word| *word == number), "torn: {value:?}");
+                    assert!(number >= generation.count());
+                    assert!(generation.count() >= complete, "older than the call");
+                    let last = &mut last[slot as usize];
+                    assert!(number >= *last, "backwards");
+                    found.newer += u64::from(number > *last);
+                    *last = number;
+                    found.values += 1;
+                }
+                Err(ReadError::Slot(SlotError::NeverWritten)) => assert_eq!(complete, 0),
+                Err(ReadError::Slot(SlotError::Lapped)) => found.lapped += 1,
+                Err(error) => panic!("an honest writer: {error}"),
+            }
+        }
+        reader.changed(|slot, generation| {
+            assert!(slot < SLOTS && generation.count() <= PUBLICATIONS);
+            found.reports += 1;
+        });
+        if cfg!(miri) {
+            thread::yield_now();
+        }
+    }
+    found
+}
+
+fn writer_and_readers(slot_bytes: u32) {
+    let layout = TableLayout::new(SLOTS, slot_bytes).unwrap();
+    let window = heap(layout.bytes());
+    let mut writer = TableWriter::create(
+        window.clone(),
+        layout,
+        1,
+        Epoch::FIRST,
+        vec![0; SLOTS as usize],
+    )
+    .unwrap();
+    let progress: Vec<AtomicU64> = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                let (window, progress) = (window.clone(), &progress);
+                scope.spawn(move || read_until_the_last(window, layout, progress))
+            })
+            .collect();
+        for number in 1..=PUBLICATIONS {
+            for slot in 0..SLOTS {
+                let value = vec![number; layout.slot_words()];
+                let _ = writer.publish(slot, &value).unwrap();
+                // Release: what is complete when a call begins is complete before it.
+                progress[slot as usize].store(number, Release);
+            }
+            if cfg!(miri) {
+                thread::yield_now();
+            }
+        }
+        for reader in readers {
+            let found = reader.join().unwrap();
+            eprintln!("{slot_bytes} bytes: {found:?}");
+            assert!(found.values > 0 && found.newer > 0 && found.reports > 0);
+        }
+    });
+}
+
+#[test]
+fn slots_of_8_bytes() {
+    writer_and_readers(8);
+}
+
+#[test]
+fn slots_of_16_bytes() {
+    writer_and_readers(16);
+}
+
+#[test]
+fn slots_of_64_bytes() {
+    writer_and_readers(64);
+}
+
+#[test]
+fn slots_of_256_bytes() {
+    writer_and_readers(256);
+}
+
+#[test]
+fn slots_of_4096_bytes() {
+    writer_and_readers(4096);
+}
