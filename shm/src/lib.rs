@@ -52,6 +52,8 @@ mod memfd;
 pub mod testing;
 
 pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
+#[cfg(feature = "vm-memory")]
+pub use address::{GuestBytes, GuestSpace};
 pub use directory::{
     DirectoryError, DirectoryHeader, DirectoryLayout, DirectoryReader, DirectoryWriter, EntryError,
 };

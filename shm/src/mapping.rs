@@ -1,4 +1,5 @@
-//! Mapping files into this address space.
+//! Windows on what is mapped into this address space: files that are mapped here, and guest memory that somebody else
+//! has mapped.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
@@ -56,4 +57,30 @@ pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<
     // SAFETY: the bytes stay mapped as long as `mapping` lives, and nobody can hold a reference into a range of
     // addresses that was unused until now.
     Ok(unsafe { Mapped::new(base, len, MemoryType::Ordinary, mapping) })
+}
+
+/// A window on the `len` bytes at `address` of a guest's memory, which it keeps mapped; or how many of them are
+/// contiguous and may be accessed so, if those are fewer.
+#[cfg(feature = "vm-memory")]
+pub(crate) fn guest_window<M>(
+    memory: &Arc<M>,
+    address: vm_memory::GuestAddress,
+    len: usize,
+    permissions: vm_memory::Permissions,
+) -> Result<Mapped, usize>
+where
+    M: vm_memory::GuestMemory + Send + Sync + 'static,
+{
+    let mut slices = memory
+        .get_slices(address, len, permissions)
+        .map_err(|_| 0_usize)?;
+    let slice = slices.next().and_then(Result::ok).ok_or(0_usize)?;
+    if slice.len() < len {
+        return Err(slice.len());
+    }
+    let base = NonNull::new(slice.ptr_guard_mut().as_ptr()).ok_or(0_usize)?;
+    let keep = Arc::clone(memory);
+    // SAFETY: a slice's bytes are there, for reading and writing, as long as the memory can be borrowed, and so as long
+    // as the window keeps it. Nobody holds references to what a slice refers to.
+    Ok(unsafe { Mapped::new(base, len, MemoryType::Ordinary, keep) })
 }

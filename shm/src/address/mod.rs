@@ -1,12 +1,16 @@
 //! Address spaces: how the addresses that a peer writes into descriptors become bytes that may be touched.
 
 mod error;
+#[cfg(feature = "vm-memory")]
+mod guest;
 mod offset;
 
 use crate::field::Bytes;
 use crate::window::Window;
 
 pub use error::AddressError;
+#[cfg(feature = "vm-memory")]
+pub use guest::{GuestBytes, GuestSpace};
 pub use offset::OffsetSpace;
 
 /// What the side that translates an address is about to do with the bytes.
