@@ -341,6 +341,8 @@ fn memories_get_new_epochs_while_the_session_runs() {
     listener.share(create(MemoryRole::Shared, 1)).unwrap();
     listener.share(create(MemoryRole::Shared, 2)).unwrap();
     listener.share(create(MemoryRole::Shared, 2)).unwrap_err();
+    let disguised = create(MemoryRole::Shared, 3).with_id(MemoryRole::Host as u32);
+    listener.share(disguised).unwrap_err();
     let directory = create(MemoryRole::Host, 2);
     listener.replace(link.session, directory.clone()).unwrap();
     listener.replace(link.session, directory).unwrap_err();
@@ -350,6 +352,8 @@ fn memories_get_new_epochs_while_the_session_runs() {
         create(MemoryRole::Common, 3).shared().clone(),
     );
     listener.replace(link.session, unsealed).unwrap_err();
+    let disguised = create(MemoryRole::Common, 3).with_id(MemoryRole::Shared as u32);
+    listener.replace(link.session, disguised).unwrap_err();
     for expected in [
         (MemoryRole::Shared, 1),
         (MemoryRole::Shared, 2),

@@ -1,6 +1,10 @@
 //! Messages to bytes and back. Decoding is total: any bytes give a message or a [`MessageError`].
 
+mod error;
+
 use shmbus_virtio::{Features, PrivateFeatures};
+
+pub use error::MessageError;
 
 use super::message::{
     Announcement, Entry, GoodbyeReason, HEADER_BYTES, Hello, Kind, MAGIC, MAX_BODY_BYTES,
@@ -10,77 +14,6 @@ use super::message::{
 use super::text::{Explanation, GuestName, MAX_EXPLANATION_BYTES, MAX_NAME_BYTES};
 use crate::doorbells::MAX_CLASSES;
 use crate::memory::MemoryRole;
-
-/// Why bytes are not a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError {
-    /// The peer is some other program.
-    #[error(
-        "expected a frame that starts with \"sbus\", found \"{}\": the peer is no shmbus program",
-        .found.escape_ascii()
-    )]
-    Magic {
-        /// The first four bytes.
-        found: [u8; 4],
-    },
-    /// The peer speaks another version.
-    #[error(
-        "the peer speaks version {found} of the protocol, this side version {VERSION}: use the same release of shmbus on both sides"
-    )]
-    Version {
-        /// The peer's version.
-        found: u16,
-    },
-    /// No message has this number.
-    #[error("expected a message of kind 1 to 9, found kind {found}")]
-    Kind {
-        /// The number found.
-        found: u8,
-    },
-    /// The body has the wrong size.
-    #[error("a {kind} message has {expected} bytes, found {found}")]
-    Length {
-        /// The kind of message.
-        kind: Kind,
-        /// Its size in bytes, or the limit.
-        expected: usize,
-        /// The size found.
-        found: usize,
-    },
-    /// The wrong number of descriptors was announced.
-    #[error("a {kind} message like this comes with {expected} file descriptors, found {found}")]
-    Descriptors {
-        /// The kind of message.
-        kind: Kind,
-        /// How many should come.
-        expected: usize,
-        /// How many were announced.
-        found: usize,
-    },
-    /// A field has a value that it cannot have.
-    #[error("{kind} message, byte {at} of its body: expected {expected}, found {found:#x}")]
-    Field {
-        /// The kind of message.
-        kind: Kind,
-        /// Where in the body the field is.
-        at: usize,
-        /// What it can be.
-        expected: &'static str,
-        /// What it is.
-        found: u64,
-    },
-    /// Text that is not what text must be.
-    #[error("{kind} message, byte {at} of its body: expected {expected}")]
-    Text {
-        /// The kind of message.
-        kind: Kind,
-        /// Where in the body the text starts.
-        at: usize,
-        /// What it must be.
-        expected: &'static str,
-    },
-}
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +41,19 @@ impl Header {
         let kind = Kind::from_number(kind).ok_or(MessageError::Kind { found: kind })?;
         let descriptors = usize::from(descriptors);
         if descriptors > MAX_DESCRIPTORS {
-            return Err(MessageError::Descriptors {
+            return Err(MessageError::TooMany {
                 kind,
-                expected: MAX_DESCRIPTORS,
+                what: "file descriptors",
+                limit: MAX_DESCRIPTORS,
                 found: descriptors,
             });
         }
         let body = usize::from(u16::from_le_bytes([body_low, body_high]));
         if body > MAX_BODY_BYTES {
-            return Err(MessageError::Length {
+            return Err(MessageError::TooMany {
                 kind,
-                expected: MAX_BODY_BYTES,
+                what: "bytes",
+                limit: MAX_BODY_BYTES,
                 found: body,
             });
         }

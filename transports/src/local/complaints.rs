@@ -8,6 +8,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How many lines about the same thing are written at once, after some quiet.
 const BURST: u32 = 8;
 
+/// What the lines are filed under.
+const TARGET: &str = "shmbus_transports::local";
+
 /// What there is to complain about; each has a rate of its own, so that noise of one sort hides no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -97,8 +100,10 @@ impl Complaints {
         }
         let (_, what) = COMPLAINTS[complaint as usize];
         match std::mem::take(&mut record.suppressed) {
-            0 => tracing::warn!("{what}: {why}"),
-            more => tracing::warn!("{what}: {why} (and {more} more since the last such line)"),
+            0 => tracing::warn!(target: TARGET, "{what}: {why}"),
+            more => {
+                tracing::warn!(target: TARGET, "{what}: {why} (and {more} more since the last such line)")
+            }
         }
     }
 
@@ -108,7 +113,7 @@ impl Complaints {
             let record = &mut self.records[complaint as usize];
             if record.suppressed > 0 && record.take_token(now) {
                 let more = std::mem::take(&mut record.suppressed);
-                tracing::warn!("{what} ({more} more since the last such line)");
+                tracing::warn!(target: TARGET, "{what} ({more} more since the last such line)");
             }
         }
     }

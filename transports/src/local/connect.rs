@@ -1,8 +1,6 @@
 //! Getting through to a host, and what can go wrong on the way.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,13 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SocketFlags, connect as connect_socket};
-use shmbus_shm::{Access, MemoryError, SharedMemory};
+use shmbus_shm::MemoryError;
 
-use super::guest::{GuestLimits, GuestOptions, Invitation};
-use super::message::{Announcement, Hello, Kind, Message, Refusal, RefusalCode, Welcome};
+use super::guest::{GuestOptions, Invitation};
+use super::message::{Hello, Kind, Message, PeerRole, Refusal, RefusalCode, Welcome};
 use super::path::{address, new_socket};
 use super::socket::{Socket, SocketError};
-use crate::memory::{Memory, MemoryRole};
+use crate::memory::MemoryRole;
 
 /// Why a guest or an inspector did not get through to a host.
 #[derive(Debug, thiserror::Error)]
@@ -133,61 +131,13 @@ pub fn connect(
 ) -> Result<Invitation, ConnectError> {
     let deadline = Instant::now() + timeout;
     let hello = Hello {
-        role: super::message::PeerRole::Guest,
+        role: PeerRole::Guest,
         name: options.name.clone(),
         features: options.features,
         private: options.private,
     };
     let line = Line::open(path.as_ref(), &hello, deadline)?;
     Invitation::receive(line, options)
-}
-
-/// How [`reconnect`] waits between two attempts: `first`, then twice as long each time up to `longest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub first: Duration,
-    /// The longest wait.
-    pub longest: Duration,
-    /// The timeout of each attempt.
-    pub attempt: Duration,
-}
-
-impl Default for Backoff {
-    /// 10 ms, up to 1 s, 5 s for an attempt.
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(10),
-            longest: Duration::from_secs(1),
-            attempt: Duration::from_secs(5),
-        }
-    }
-}
-
-/// Connects to a host that may not be there yet, or is just restarting. Blocks until it succeeds, until an error that no
-/// waiting cures, or until `failed` (told of each failure and the wait that would follow) says to stop.
-///
-/// # Errors
-///
-/// The last [`ConnectError`].
-pub fn reconnect(
-    path: impl AsRef<Path>,
-    options: &GuestOptions,
-    backoff: Backoff,
-    mut failed: impl FnMut(&ConnectError, Duration) -> ControlFlow<()>,
-) -> Result<Invitation, ConnectError> {
-    let mut wait = backoff.first;
-    loop {
-        let error = match connect(&path, options, backoff.attempt) {
-            Ok(invitation) => return Ok(invitation),
-            Err(error) => error,
-        };
-        if !error.is_temporary() || failed(&error, wait).is_break() {
-            return Err(error);
-        }
-        std::thread::sleep(wait);
-        wait = (wait * 2).min(backoff.longest);
-    }
 }
 
 /// A connection to a host during the handshake.
@@ -287,73 +237,5 @@ fn connect_by(
             Err(Errno::INTR) => {}
             other => return other,
         }
-    }
-}
-
-/// The memories that a host has given: which id has which role and epoch. Both only change as the rules say.
-#[derive(Debug)]
-pub(super) struct Given {
-    limits: GuestLimits,
-    known: BTreeMap<u32, (MemoryRole, u64)>,
-}
-
-impl Given {
-    pub(super) fn new(limits: GuestLimits) -> Self {
-        Self {
-            limits,
-            known: BTreeMap::new(),
-        }
-    }
-
-    /// Checks and maps what a MEMORY message brought.
-    pub(super) fn take(
-        &mut self,
-        announced: Announcement,
-        mut descriptors: Vec<OwnedFd>,
-    ) -> Result<Memory, ConnectError> {
-        let Announcement {
-            id,
-            role,
-            bytes,
-            epoch,
-        } = announced;
-        let terms = |expected: String, found: String| ConnectError::Terms { expected, found };
-        if role == MemoryRole::Guest {
-            return Err(terms("a memory of the host".into(), role.to_string()));
-        }
-        if bytes > self.limits.memory_bytes {
-            return Err(terms(
-                format!("at most {} bytes in a memory", self.limits.memory_bytes),
-                format!("{role} with {bytes} bytes"),
-            ));
-        }
-        match self.known.get(&id) {
-            Some((known, last)) if *known != role || *last >= epoch => {
-                return Err(terms(
-                    format!("{known} with an epoch above {last} as memory {id}"),
-                    format!("{role} with epoch {epoch}"),
-                ));
-            }
-            None if self.known.len() >= self.limits.memories => {
-                return Err(terms(
-                    format!("at most {} memories", self.limits.memories),
-                    "one more".into(),
-                ));
-            }
-            _ => {}
-        }
-        // The codec has seen to it that there is exactly one.
-        let Some(fd) = descriptors.pop() else {
-            return Err(terms("a descriptor with a memory".into(), "none".into()));
-        };
-        let access = if role == MemoryRole::Common {
-            Access::ReadWrite
-        } else {
-            Access::Read
-        };
-        let shared = SharedMemory::from_peer(fd, bytes, access)
-            .map_err(|source| ConnectError::Memory { role, source })?;
-        self.known.insert(id, (role, epoch));
-        Ok(Memory::new(role, epoch, shared).with_id(id))
     }
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use shmbus_virtio::{Features, PrivateFeatures};
 
-use super::connect::{ConnectError, Given, Line};
+use super::connect::{ConnectError, Line};
 use super::connection::{CloseReason, SessionId, insert_or_replace};
+use super::given::Given;
 use super::message::{GoodbyeReason, MAX_DESCRIPTORS, Message, Welcome};
 use super::socket::{Received, Socket, SocketError};
 use super::text::GuestName;
@@ -27,7 +28,7 @@ impl Default for GuestLimits {
     fn default() -> Self {
         Self {
             memory_bytes: 1 << 30,
-            memories: super::sessions::MAX_MEMORIES,
+            memories: 2 * super::sessions::MAX_MEMORIES,
         }
     }
 }

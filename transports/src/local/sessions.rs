@@ -1,26 +1,17 @@
-//! What the host does with the messages of its peers, and what the owner of a [`Listener`] does with sessions.
+//! What the owner of a [`Listener`] does with sessions.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use shmbus_shm::{Access, SharedMemory};
-use shmbus_virtio::FeatureError;
-
-use super::complaints::Complaint;
-use super::connection::{
-    CloseReason, Connection, Session, SessionId, Stage, State, insert_or_replace,
-};
-use super::listener::{Applicant, Event, Listener};
-use super::message::{
-    Announcement, Entry, GoodbyeReason, Hello, MAX_PAGE_ENTRIES, Message, Page, PeerRole, Refusal,
-    RefusalCode, Welcome,
-};
+use super::connection::{Connection, Session, SessionId, Stage, State, insert_or_replace};
+use super::listener::Listener;
+use super::message::{GoodbyeReason, Message, Refusal, RefusalCode, Welcome};
 use crate::doorbells::{Doorbells, MAX_CLASSES};
 use crate::memory::{Memory, MemoryRole};
 
-/// The most memories that the host hands to one guest.
-pub const MAX_MEMORIES: usize = 32;
+/// The most memories of one session that the host makes; and the most SHARED memories of a bus.
+pub const MAX_MEMORIES: usize = 16;
 
 /// What a guest is let in with.
 #[derive(Clone, Debug)]
@@ -72,184 +63,6 @@ pub enum SessionError {
 }
 
 impl Listener {
-    /// Acts on a message of a connection; an error ends the connection.
-    pub(super) fn handle(
-        &mut self,
-        number: u64,
-        message: Message,
-        mut descriptors: Vec<OwnedFd>,
-        now: Instant,
-    ) -> Result<(), CloseReason> {
-        let Some(connection) = self.connections.get_mut(&number) else {
-            return Ok(());
-        };
-        let kind = message.kind();
-        let out_of_place = |state| Err(CloseReason::OutOfPlace { kind, state });
-        match (&mut connection.state, message) {
-            (State::Silent, Message::Hello(hello)) => self.greet(number, hello, now),
-            (State::Silent, _) => out_of_place("where HELLO is expected"),
-            (_, Message::Goodbye(reason)) => Err(CloseReason::Goodbye(reason)),
-            (State::Inspector, Message::List { from }) => self.show(number, from),
-            (State::Inspector, _) => out_of_place("where an inspector's LIST is expected"),
-            (State::Guest(session), Message::Memory(announced)) => {
-                let Stage::Invited { guest_memory_bytes } = session.stage else {
-                    return out_of_place(session.stage.describe());
-                };
-                // The codec has seen to it that there is exactly one.
-                let Some(fd) = descriptors.pop() else {
-                    return out_of_place("without a descriptor");
-                };
-                let memory = take_guest_memory(fd, announced, guest_memory_bytes)?;
-                session.keep(memory.clone());
-                session.stage = Stage::Mapping;
-                let session = session.id;
-                self.events.push_back(Event::Memory { session, memory });
-                Ok(())
-            }
-            (State::Guest(session), _) => out_of_place(session.stage.describe()),
-        }
-    }
-
-    fn greet(&mut self, number: u64, hello: Hello, now: Instant) -> Result<(), CloseReason> {
-        match hello.role {
-            PeerRole::Inspector => self.let_inspector_in(number, now),
-            PeerRole::Guest => {
-                match self.negotiate(&hello) {
-                    Err(refusal) => self.turn_away(number, refusal, now),
-                    Ok(applicant) => self.introduce(number, applicant),
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// What both sides support, if it goes together and there is room for one more.
-    fn negotiate(&mut self, hello: &Hello) -> Result<Applicant, Refusal> {
-        let quota = self.options.quotas.sessions;
-        if self.sessions.len() >= quota {
-            let text = format!(
-                "the host serves as many guests as it may ({quota}): stop one, or raise its quota"
-            );
-            return Err(Refusal::new(RefusalCode::Busy, &text));
-        }
-        let features = hello.features.choose(self.options.features);
-        features.check().map_err(|error: FeatureError| {
-            Refusal::new(RefusalCode::Features, &error.to_string())
-        })?;
-        Ok(Applicant {
-            session: self.fresh_session(),
-            name: hello.name.clone(),
-            features,
-            private: hello.private & self.options.private,
-        })
-    }
-
-    fn fresh_session(&mut self) -> SessionId {
-        loop {
-            let next = self.last_session.0.wrapping_add(1).max(1);
-            self.last_session = SessionId(next);
-            if !self.sessions.contains_key(&self.last_session) {
-                return self.last_session;
-            }
-        }
-    }
-
-    fn introduce(&mut self, number: u64, applicant: Applicant) {
-        let Some(connection) = self.connections.get_mut(&number) else {
-            return;
-        };
-        connection.state = State::Guest(Session {
-            id: applicant.session,
-            name: applicant.name.clone(),
-            stage: Stage::Deciding,
-            features: applicant.features,
-            private: applicant.private,
-            memories: Vec::new(),
-        });
-        self.silent.remove(&number);
-        self.sessions.insert(applicant.session, number);
-        self.events.push_back(Event::Hello(applicant));
-    }
-
-    fn turn_away(&mut self, number: u64, refusal: Refusal, now: Instant) {
-        if let Some(connection) = self.forget(number) {
-            let why = refusal.text.clone();
-            // Whether it still listens or not, it is gone.
-            let _ = connection.socket.send(&Message::Refusal(refusal), &[]);
-            self.complaints.about(Complaint::Refused, now, why);
-        }
-    }
-
-    /// One inspector too many pushes out the oldest: they hold nothing that could not be had again.
-    fn let_inspector_in(&mut self, number: u64, now: Instant) -> Result<(), CloseReason> {
-        let quota = self.options.quotas.inspectors;
-        if quota == 0 {
-            let text = "this host takes no inspectors";
-            self.turn_away(number, Refusal::new(RefusalCode::Busy, text), now);
-            return Ok(());
-        }
-        if self.inspectors.len() >= quota
-            && let Some(oldest) = self.inspectors.first().copied()
-        {
-            self.lose(oldest, CloseReason::PushedOut, now);
-        }
-        let welcome = Welcome {
-            session: 0,
-            features: self.options.features,
-            private: self.options.private,
-            guest_memory_bytes: 0,
-            memories: 0,
-            classes: 0,
-        };
-        if let Some(connection) = self.connections.get_mut(&number) {
-            connection.socket.send(&Message::Welcome(welcome), &[])?;
-            connection.state = State::Inspector;
-            connection.deadline = None;
-            self.silent.remove(&number);
-            self.inspectors.insert(number);
-        }
-        Ok(())
-    }
-
-    /// Sends one page of the list: ordered by session, then by memory id, so that it can be gone on with while sessions
-    /// come and go.
-    fn show(&mut self, number: u64, from: u64) -> Result<(), CloseReason> {
-        let key = |session: u32, memory: &Memory| u64::from(session) << 32 | u64::from(memory.id);
-        let bus = self.shared.iter().map(|memory| (0, None, memory));
-        let sessions = self
-            .sessions
-            .range(SessionId((from >> 32) as u32)..)
-            .filter_map(|(_, number)| match &self.connections.get(number)?.state {
-                State::Guest(session) if session.stage == Stage::Running => Some(session),
-                _ => None,
-            })
-            .flat_map(|session| {
-                let memories = session.memories.iter();
-                memories.map(|memory| (session.id.0, Some(&session.name), memory))
-            });
-        let mut page = Page::default();
-        let mut memories = Vec::new();
-        for (session, guest, memory) in bus.chain(sessions) {
-            if key(session, memory) < from || !memory.role.has_one_writer() {
-                continue;
-            }
-            if memories.len() == MAX_PAGE_ENTRIES {
-                page.next = key(session, memory);
-                break;
-            }
-            page.entries.push(Entry {
-                session,
-                guest: guest.cloned(),
-                memory: memory.into(),
-            });
-            memories.push(memory.as_fd());
-        }
-        if let Some(connection) = self.connections.get(&number) {
-            connection.socket.send(&Message::Page(page), &memories)?;
-        }
-        Ok(())
-    }
-
     /// Lets a guest in: sends it the terms, the memories and the doorbells. [`Event::Memory`] comes next.
     ///
     /// # Errors
@@ -322,8 +135,9 @@ impl Listener {
             .chain(&self.shared)
             .cloned()
             .collect();
-        if memories.len() > MAX_MEMORIES {
-            return wrong("at most 32 memories", memories.len().to_string());
+        if admission.memories.len() > MAX_MEMORIES {
+            let found = admission.memories.len().to_string();
+            return wrong("at most 16 memories", found);
         }
         let ids: BTreeSet<u32> = memories.iter().map(|memory| memory.id).collect();
         if ids.len() != memories.len() || ids.contains(&(MemoryRole::Guest as u32)) {
@@ -381,8 +195,11 @@ impl Listener {
         if previous.is_some_and(|known| known.epoch >= memory.epoch) {
             return wrong("a higher epoch", memory.epoch.to_string());
         }
-        if previous.is_none() && self.shared.len() == MAX_MEMORIES / 2 {
+        if previous.is_none() && self.shared.len() == MAX_MEMORIES {
             return wrong("at most 16 SHARED memories", "one more".to_owned());
+        }
+        if self.is_used_by_a_session(memory.id) {
+            return wrong("an id that no session uses", memory.id.to_string());
         }
         insert_or_replace(&mut self.shared, memory.clone());
         let guests: Vec<SessionId> = self.sessions.keys().copied().collect();
@@ -406,6 +223,7 @@ impl Listener {
     /// [`SessionError`]: over, not running, or a memory that it cannot have.
     pub fn replace(&mut self, session: SessionId, memory: Memory) -> Result<(), SessionError> {
         let wrong = |expected, found| Err(SessionError::Memories { expected, found });
+        let is_shared = self.shared.iter().any(|shared| shared.id == memory.id);
         let state = self.session(session, Stage::Running, "get a memory")?;
         let sealed = match memory.role {
             MemoryRole::Host => memory.is_readable_only(),
@@ -418,8 +236,12 @@ impl Listener {
             Some(known) if known.role != memory.role || known.epoch >= memory.epoch => {
                 return wrong("the same role and a higher epoch", memory.epoch.to_string());
             }
-            None if state.memories.len() >= MAX_MEMORIES / 2 => {
+            // The guest's own is among them, and does not count.
+            None if state.memories.len() > MAX_MEMORIES => {
                 return wrong("at most 16 memories of a session", "one more".to_owned());
+            }
+            None if is_shared => {
+                return wrong("an id of its own", memory.id.to_string());
             }
             _ => state.keep(memory.clone()),
         }
@@ -428,6 +250,15 @@ impl Listener {
             &Message::Memory((&memory).into()),
             &[memory.as_fd()],
         )
+    }
+
+    fn is_used_by_a_session(&self, id: u32) -> bool {
+        let reserved = [MemoryRole::Host, MemoryRole::Guest, MemoryRole::Common];
+        reserved.iter().any(|role| *role as u32 == id)
+            || self.connections.values().any(|connection| {
+                matches!(&connection.state, State::Guest(session)
+                    if session.memories.iter().any(|memory| memory.id == id))
+            })
     }
 
     fn connection(&mut self, session: SessionId) -> Option<&mut Connection> {
@@ -479,21 +310,4 @@ impl Listener {
         }
         Ok(())
     }
-}
-
-fn take_guest_memory(
-    fd: OwnedFd,
-    announced: Announcement,
-    bytes: u64,
-) -> Result<Memory, CloseReason> {
-    let id = MemoryRole::Guest as u32;
-    if announced.role != MemoryRole::Guest || announced.id != id || announced.bytes != bytes {
-        let found = format!(
-            "{} with id {} and {} bytes",
-            announced.role, announced.id, announced.bytes
-        );
-        return Err(CloseReason::OtherMemory { id, bytes, found });
-    }
-    let shared = SharedMemory::from_peer(fd, bytes, Access::Read)?;
-    Ok(Memory::new(MemoryRole::Guest, announced.epoch, shared))
 }
