@@ -28,7 +28,7 @@ pub struct Admission<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// It is over. Its [`Event::Closed`] has come or will come, unless the owner ended it.
+    /// It is over. Its [`Event::Closed`](super::Event::Closed) has come or will come, unless the owner ended it.
     #[error("session {session} is over")]
     Over {
         /// Which session.
@@ -63,7 +63,7 @@ pub enum SessionError {
 }
 
 impl Listener {
-    /// Lets a guest in: sends it the terms, the memories and the doorbells. [`Event::Memory`] comes next.
+    /// Lets a guest in: sends it the terms, the memories and the doorbells. [`Event::Memory`](super::Event::Memory) comes next.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ impl Listener {
         Ok(memories)
     }
 
-    /// Tells a guest that its session runs, after [`Event::Memory`].
+    /// Tells a guest that its session runs, after [`Event::Memory`](super::Event::Memory).
     ///
     /// # Errors
     ///
@@ -163,14 +163,14 @@ impl Listener {
         self.send(session, &Message::Ready, &[])
     }
 
-    /// Refuses a guest, or breaks off its handshake, and tells it why. No [`Event::Closed`] follows.
+    /// Refuses a guest, or breaks off its handshake, and tells it why. No [`Event::Closed`](super::Event::Closed) follows.
     pub fn refuse(&mut self, session: SessionId, code: RefusalCode, text: &str) {
         if let Some(number) = self.sessions.get(&session).copied() {
             self.turn_away(number, Refusal::new(code, text), Instant::now());
         }
     }
 
-    /// Ends a session and tells the guest why. No [`Event::Closed`] follows.
+    /// Ends a session and tells the guest why. No [`Event::Closed`](super::Event::Closed) follows.
     pub fn close(&mut self, session: SessionId, reason: GoodbyeReason) {
         if let Some(number) = self.sessions.get(&session).copied()
             && let Some(connection) = self.forget(number)
