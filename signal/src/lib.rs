@@ -34,6 +34,8 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+#[cfg(feature = "std")]
+pub mod os;
 pub mod suppress;
 
 pub use channel::{CLASSES, ChannelId, Priority};

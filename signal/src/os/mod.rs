@@ -1,0 +1,52 @@
+//! Waking and waiting on Linux: eventfds, and a set of doorbells and other descriptors served by priority.
+//!
+//! [`Notifier`] rings a doorbell, [`Waiter`] is the descriptor that its ringing wakes. [`SignalSet`] waits for many
+//! doorbells, and for sockets and timers beside them, and says which channels were raised, the higher priority first.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use shmbus_shm::heap;
+//! use shmbus_signal::Priority;
+//! use shmbus_signal::os::{Event, SignalSet, Waiter};
+//! use shmbus_signal::suppress::{DoorbellLayout, Receiver, Sender};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layout = DoorbellLayout::new(2_000)?;
+//! let senders = heap(layout.tree_bytes());
+//! let receivers = heap(DoorbellLayout::ARMED_BYTES);
+//! let mut sender = Sender::new(&senders, &receivers, layout)?;
+//! let receiver = Receiver::new(&senders, &receivers, layout, vec![0; 2_000])?;
+//! let waiter = Waiter::new()?;
+//! let notifier = waiter.notifier()?;
+//!
+//! let mut set = SignalSet::new()?;
+//! let doorbell = set.add_doorbell(receiver, waiter, Priority::HIGHEST)?;
+//!
+//! std::thread::spawn(move || {
+//!     if sender.raise(1_234).unwrap().is_needed() {
+//!         notifier.notify().unwrap();
+//!     }
+//! });
+//!
+//! assert!(set.wait(Some(Duration::from_secs(10)))?);
+//! let Some(Event::Raised { token, channel, .. }) = set.next_event() else {
+//!     unreachable!("nothing else is in the set")
+//! };
+//! assert_eq!((token, channel), (doorbell, 1_234));
+//! # Ok(())
+//! # }
+//! ```
+
+mod eventfd;
+mod set;
+mod spin;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+pub use eventfd::{DoorbellError, Notifier, Waiter};
+pub use set::{
+    Event, Interest, Readiness, STORM_PERIOD, STORM_STRIKES, SetError, SignalSet, Token, WaitCounts,
+};
+pub use turns::STARVATION_BOUND;
