@@ -105,7 +105,8 @@ pub struct Discipline {
 }
 
 impl Discipline {
-    /// Starts from two pairs, some milliseconds apart.
+    /// Starts from two pairs, some milliseconds apart, under a disruption marker that no discipline of the clock had
+    /// before.
     ///
     /// # Errors
     ///
@@ -115,6 +116,7 @@ impl Discipline {
         clock: ClockKind,
         first: CounterPair,
         second: CounterPair,
+        disruption: u64,
         limits: DisciplineLimits,
     ) -> Result<Self, CalibrationError> {
         if domain == CounterDomain::Invalid {
@@ -139,7 +141,7 @@ impl Discipline {
                 time_ns: second.time_ns,
                 rate: estimate.rate,
                 error_ns: second.error_ns(estimate.rate),
-                disruption: 0,
+                disruption,
                 valid_for_ns: limits.valid_for_ns,
             },
             measured: estimate.rate,
@@ -340,6 +342,7 @@ mod tests {
             ClockKind::Monotonic,
             first,
             second,
+            0,
             DisciplineLimits::default(),
         )
         .unwrap()
@@ -466,6 +469,7 @@ mod tests {
                 ClockKind::Utc,
                 pair,
                 second,
+                0,
                 DisciplineLimits::default(),
             )
             .err()

@@ -52,8 +52,10 @@ impl<C: Ticks> HostClocks<C> {
         let first = pairs();
         std::thread::sleep(Self::CALIBRATION);
         let second = pairs();
+        // Nobody can tell whether this host goes on where another one stopped, so its life is a disruption of its own.
+        let disruption = first.0.time_ns;
         let follow = |clock, first, second| {
-            Discipline::calibrate(counter.domain(), clock, first, second, limits)
+            Discipline::calibrate(counter.domain(), clock, first, second, disruption, limits)
         };
         Ok(Self {
             utc: follow(ClockKind::Utc, first.0, second.0)?,

@@ -1,5 +1,7 @@
 //! What a clock's slot says, and the arithmetic that turns it into the time now.
 
+use shmbus_table::{InvalidValue, Value};
+
 use super::counter::CounterDomain;
 
 /// Nanoseconds per tick with 48 fractional bits: from 3.6 femtoseconds to 65 microseconds per tick.
@@ -165,26 +167,6 @@ pub struct ClockSample {
     pub valid_for_ns: u64,
 }
 
-/// A slot's words are no clock sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSample {
-    /// No counter domain has this number.
-    #[error("{0:#x} is no counter domain")]
-    Domain(u8),
-    /// No clock has this number.
-    #[error("{0} is no kind of clock")]
-    Clock(u8),
-    /// No status has this number.
-    #[error("{0} is no clock status")]
-    Status(u8),
-    /// No leap second indicator has this number.
-    #[error("{0} is no leap second indicator")]
-    Leap(u8),
-    /// Time would stand still.
-    #[error("the rate is zero")]
-    Rate,
-}
-
 /// The time cannot be told from a sample and a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtrapolationError {
@@ -223,9 +205,6 @@ pub struct Reading {
 }
 
 impl ClockSample {
-    /// Words of a slot.
-    pub const WORDS: usize = 7;
-
     /// How far a counter may lie before the sample's: reader and host run on different processors, whose counters
     /// agree to far less than this.
     pub const COUNTER_SKEW_NS: u64 = 10_000;
@@ -275,15 +254,19 @@ impl ClockSample {
 
     /// See the error analysis.
     pub(super) const ROUNDING_NS: u64 = 2;
+}
 
-    /// The slot's words; their layout is in the [module's documentation](super).
-    pub fn to_words(&self) -> [u64; Self::WORDS] {
+impl Value for ClockSample {
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"clck");
+    const WORDS: usize = 7;
+
+    fn encode(&self, words: &mut [u64]) {
         let kinds = u64::from(self.domain as u8)
             | u64::from(self.clock as u8) << 8
             | u64::from(self.status as u8) << 16
             | u64::from(self.leap as u8) << 24
             | u64::from(self.error_growth_ppb) << 32;
-        [
+        words.copy_from_slice(&[
             kinds,
             self.counter,
             self.time_ns,
@@ -291,17 +274,17 @@ impl ClockSample {
             self.error_ns,
             self.disruption,
             self.valid_for_ns,
-        ]
+        ]);
     }
 
-    /// The sample that a slot's words say.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidSample`] says which field is wrong.
     #[inline]
-    pub fn from_words(words: &[u64; Self::WORDS]) -> Result<Self, InvalidSample> {
-        let [
+    fn decode(words: &[u64]) -> Result<Self, InvalidValue> {
+        let invalid = |word: usize, expected| InvalidValue {
+            word,
+            found: words.get(word).copied().unwrap_or(0),
+            expected,
+        };
+        let &[
             kinds,
             counter,
             time_ns,
@@ -309,17 +292,24 @@ impl ClockSample {
             error_ns,
             disruption,
             valid_for_ns,
-        ] = *words;
+        ] = words
+        else {
+            return Err(invalid(words.len(), "one of seven words"));
+        };
         let [domain, clock, status, leap, ..] = kinds.to_le_bytes();
         Ok(Self {
-            domain: CounterDomain::from_number(domain).ok_or(InvalidSample::Domain(domain))?,
-            clock: ClockKind::from_number(clock).ok_or(InvalidSample::Clock(clock))?,
-            status: ClockStatus::from_number(status).ok_or(InvalidSample::Status(status))?,
-            leap: Leap::from_number(leap).ok_or(InvalidSample::Leap(leap))?,
+            domain: CounterDomain::from_number(domain)
+                .ok_or_else(|| invalid(0, "a counter domain in bits 0 to 7"))?,
+            clock: ClockKind::from_number(clock)
+                .ok_or_else(|| invalid(0, "a kind of clock in bits 8 to 15"))?,
+            status: ClockStatus::from_number(status)
+                .ok_or_else(|| invalid(0, "a clock status in bits 16 to 23"))?,
+            leap: Leap::from_number(leap)
+                .ok_or_else(|| invalid(0, "a leap second indicator in bits 24 to 31"))?,
             error_growth_ppb: (kinds >> 32) as u32,
             counter,
             time_ns,
-            rate: Rate::from_bits(rate).ok_or(InvalidSample::Rate)?,
+            rate: Rate::from_bits(rate).ok_or_else(|| invalid(3, "a rate that is not zero"))?,
             error_ns,
             disruption,
             valid_for_ns,
@@ -333,7 +323,7 @@ mod tests {
 
     use super::*;
 
-    pub(crate) fn sample() -> ClockSample {
+    fn sample() -> ClockSample {
         ClockSample {
             domain: CounterDomain::Tsc,
             clock: ClockKind::Monotonic,
@@ -406,8 +396,10 @@ mod tests {
             if let Some((domain, clock, status, leap)) = kinds {
                 words[0] = words[0] & !0xffff_ffff | u64::from(u32::from_le_bytes([domain, clock, status, leap]));
             }
-            let Ok(sample) = ClockSample::from_words(&words) else { return Ok(()) };
-            prop_assert_eq!(sample.to_words(), words);
+            let Ok(sample) = ClockSample::decode(&words) else { return Ok(()) };
+            let mut encoded = [0; ClockSample::WORDS];
+            sample.encode(&mut encoded);
+            prop_assert_eq!(encoded, words);
             let Ok(reading) = sample.extrapolate(counter) else { return Ok(()) };
             let ticks = i128::from(counter.wrapping_sub(sample.counter) as i64);
             let exact = i128::from(sample.time_ns) * (1 << 48) + ticks.saturating_mul(i128::from(sample.rate.bits()));

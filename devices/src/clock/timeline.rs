@@ -8,7 +8,7 @@ use super::transform::{CounterTransform, TransformSource};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimelineError {
     /// The sample is of another clock.
-    #[error("the slot of the {expected:?} clock holds a sample of {found:?}")]
+    #[error("the slot of the {expected} clock holds a sample of {found}")]
     OtherClock {
         /// The clock that was asked for.
         expected: ClockKind,

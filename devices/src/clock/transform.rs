@@ -1,5 +1,7 @@
 //! From the reader's counter to the host's.
 
+use shmbus_table::{InvalidValue, Value};
+
 use super::counter::CounterDomain;
 
 /// Where a transform comes from.
@@ -14,6 +16,19 @@ pub enum TransformSource {
     Supplied = 2,
     /// It was estimated by timed exchanges.
     Estimated = 3,
+}
+
+impl TransformSource {
+    fn from_number(number: u8) -> Option<Self> {
+        [
+            Self::Invalid,
+            Self::Identity,
+            Self::Supplied,
+            Self::Estimated,
+        ]
+        .get(usize::from(number))
+        .copied()
+    }
 }
 
 /// How a reader's counter relates to the one that clock samples are taken with: `host = reader * scale + offset`,
@@ -38,23 +53,7 @@ pub struct CounterTransform {
     pub error_ns: u64,
 }
 
-/// A slot's words are no counter transform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidTransform {
-    /// No source has this number.
-    #[error("{0} is no source of a counter transform")]
-    Source(u8),
-    /// No counter domain has this number.
-    #[error("{0:#x} is no counter domain")]
-    Domain(u8),
-    /// The reader's counter would not count.
-    #[error("the scale is zero")]
-    Scale,
-}
-
 impl CounterTransform {
-    /// Words of a slot.
-    pub const WORDS: usize = 4;
     /// How many of the scale's bits are behind the point.
     pub const FRACTION_BITS: u32 = 48;
     /// A scale of one.
@@ -78,38 +77,39 @@ impl CounterTransform {
         let scaled = (u128::from(reader) * u128::from(self.scale)) >> Self::FRACTION_BITS;
         (scaled as u64).wrapping_add(self.offset)
     }
+}
 
-    /// The slot's words; their layout is in the [module's documentation](super).
-    pub fn to_words(&self) -> [u64; Self::WORDS] {
+impl Value for CounterTransform {
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"ctrf");
+    const WORDS: usize = 4;
+
+    fn encode(&self, words: &mut [u64]) {
         let kinds = u64::from(self.source as u8)
             | u64::from(self.reader as u8) << 8
             | u64::from(self.host as u8) << 16;
-        [kinds, self.scale, self.offset, self.error_ns]
+        words.copy_from_slice(&[kinds, self.scale, self.offset, self.error_ns]);
     }
 
-    /// The transform that a slot's words say.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidTransform`] says which field is wrong.
-    pub fn from_words(words: &[u64; Self::WORDS]) -> Result<Self, InvalidTransform> {
-        let [kinds, scale, offset, error_ns] = *words;
+    fn decode(words: &[u64]) -> Result<Self, InvalidValue> {
+        let invalid = |word: usize, expected| InvalidValue {
+            word,
+            found: words.get(word).copied().unwrap_or(0),
+            expected,
+        };
+        let &[kinds, scale, offset, error_ns] = words else {
+            return Err(invalid(words.len(), "one of four words"));
+        };
         let [source, reader, host, ..] = kinds.to_le_bytes();
-        let domain =
-            |number| CounterDomain::from_number(number).ok_or(InvalidTransform::Domain(number));
         if scale == 0 {
-            return Err(InvalidTransform::Scale);
+            return Err(invalid(1, "a scale that is not zero"));
         }
         Ok(Self {
-            source: match source {
-                0 => TransformSource::Invalid,
-                1 => TransformSource::Identity,
-                2 => TransformSource::Supplied,
-                3 => TransformSource::Estimated,
-                other => return Err(InvalidTransform::Source(other)),
-            },
-            reader: domain(reader)?,
-            host: domain(host)?,
+            source: TransformSource::from_number(source)
+                .ok_or_else(|| invalid(0, "a source of the transform in bits 0 to 7"))?,
+            reader: CounterDomain::from_number(reader)
+                .ok_or_else(|| invalid(0, "the reader's counter domain in bits 8 to 15"))?,
+            host: CounterDomain::from_number(host)
+                .ok_or_else(|| invalid(0, "the host's counter domain in bits 16 to 23"))?,
             scale,
             offset,
             error_ns,
@@ -153,25 +153,15 @@ mod tests {
             offset: 8,
             error_ns: 9,
         };
-        let words = transform.to_words();
-        assert_eq!(CounterTransform::from_words(&words), Ok(transform));
-        let mut bad = words;
-        bad[0] |= 0xff;
-        assert_eq!(
-            CounterTransform::from_words(&bad),
-            Err(InvalidTransform::Source(0xff))
-        );
-        let mut bad = words;
-        bad[1] = 0;
-        assert_eq!(
-            CounterTransform::from_words(&bad),
-            Err(InvalidTransform::Scale)
-        );
-        let mut bad = words;
-        bad[0] |= 0x3300;
-        assert_eq!(
-            CounterTransform::from_words(&bad),
-            Err(InvalidTransform::Domain(0x33))
-        );
+        let mut words = [0; CounterTransform::WORDS];
+        transform.encode(&mut words);
+        assert_eq!(CounterTransform::decode(&words), Ok(transform));
+        for (word, bits) in [(0, 0xff), (0, 0x3300), (0, 0x33_0000)] {
+            let mut bad = words;
+            bad[word] |= bits;
+            assert_eq!(CounterTransform::decode(&bad).unwrap_err().word, word);
+        }
+        words[1] = 0;
+        assert_eq!(CounterTransform::decode(&words).unwrap_err().word, 1);
     }
 }

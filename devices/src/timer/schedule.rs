@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
+/// A guest, by the number that its host gives it: that of its session on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestId(pub u64);
+
 /// One timer of one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TimerId {
-    pub(super) guest: usize,
+    pub(super) guest: GuestId,
     pub(super) slot: u32,
 }
 
