@@ -14,11 +14,10 @@ use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::port::Port;
-use shmbus_devices::net::queues::{DRIVER_FEATURES, QueueMemory};
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
 use shmbus_devices::net::stack::{SocketHandle, Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
-use shmbus_ring::DeviceQueue;
-use shmbus_ring::split::{Areas, DeviceRing, DriverRing};
+use shmbus_ring::split::{DeviceRing, DriverRing};
 use shmbus_shm::{Mapped, OffsetSpace, heap};
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
@@ -59,29 +58,17 @@ impl<P: Port> Application<P> for Sink {
 }
 
 fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<dyn Error>> {
-    let (mut driver_rings, mut device_rings) = (Vec::new(), Vec::new());
-    for _ in 0..2 {
-        let ring = memory.ring();
-        let areas =
-            Areas::in_memories(ring, &heap(ring.driver_bytes()), &heap(ring.device_bytes()))?;
-        driver_rings.push(DriverRing::new(areas.clone(), DRIVER_FEATURES)?);
-        device_rings.push(DeviceQueue::with_heap(DeviceRing::new(
-            areas,
-            DRIVER_FEATURES,
-        )?));
-    }
-    let (receive_buffers, transmit_buffers) =
-        (heap(memory.buffers_bytes()), heap(memory.buffers_bytes()));
-    let [driver_receiveq, driver_transmitq] = driver_rings.try_into().map_err(|_| "two rings")?;
-    let [receiveq, transmitq] = device_rings.try_into().map_err(|_| "two rings")?;
-    let driver = NetDriver::new(
-        driver_receiveq,
-        &receive_buffers,
-        driver_transmitq,
-        &transmit_buffers,
-        memory,
-        DRIVER_FEATURES,
-    )?;
+    let queue = || QueueRegions {
+        driver: heap(memory.ring().driver_bytes()),
+        device: heap(memory.ring().device_bytes()),
+        buffers: heap(memory.buffers_bytes()),
+    };
+    let regions = DeviceRegions {
+        receiveq: queue(),
+        transmitq: queue(),
+    };
+    let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
+    let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
     let config = StackConfig {
         mac: MacAddress::local(number.into()),
         address: Ipv4Addr::new(10, 0, 0, number),
@@ -90,14 +77,6 @@ fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<d
         mtu: memory.mtu(),
         random_seed: number.into(),
     };
-    let host = GuestPort::new(
-        receiveq,
-        OffsetSpace::new(receive_buffers),
-        transmitq,
-        OffsetSpace::read_only(transmit_buffers),
-        DRIVER_FEATURES,
-        memory.mtu(),
-    );
     Ok((Stack::new(driver, &config, Duration::ZERO)?, host))
 }
 

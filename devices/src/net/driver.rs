@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use shmbus_ring::split::DriverRing;
 use shmbus_ring::{
     Buffer, DriverFault, DriverFormat, DriverQueue, DriverSlot, Positions, SetupError,
 };
@@ -17,7 +18,7 @@ use super::header::{HEADER_BYTES, HeaderError, NetHeader};
 use super::port::{
     Checksum, ETHERNET_HEADER_BYTES, Notifications, Port, PortError, Received, Sent,
 };
-use super::queues::{QueueMemory, QueueName};
+use super::queues::{DeviceRegions, QueueMemory, QueueName};
 
 /// After so many frames they are shown to the device, although the batch goes on: it can work on them meanwhile.
 const PUBLISH_EVERY: u32 = 16;
@@ -173,6 +174,32 @@ pub struct NetDriver<F, W> {
     guest_csum: bool,
     csum: bool,
     fault: Option<DeviceError>,
+}
+
+impl<W: Window> NetDriver<DriverRing<W>, W> {
+    /// A driver over split rings in a device's regions, see [`NetDriver::new`].
+    ///
+    /// # Errors
+    ///
+    /// [`DriverSetupError`].
+    pub fn over_split_rings(
+        regions: &DeviceRegions<W>,
+        memory: QueueMemory,
+        features: Features,
+    ) -> Result<Self, DriverSetupError> {
+        let DeviceRegions {
+            receiveq,
+            transmitq,
+        } = regions;
+        Self::new(
+            DriverRing::new(receiveq.areas(memory)?, features)?,
+            &receiveq.buffers,
+            DriverRing::new(transmitq.areas(memory)?, features)?,
+            &transmitq.buffers,
+            memory,
+            features,
+        )
+    }
 }
 
 impl<F: DriverFormat, W: Window> NetDriver<F, W> {

@@ -3,7 +3,7 @@
 //! With `VIRTIO_F_VERSION_1` it has 12 bytes in either direction. Only checksum offload is spoken here: segmentation
 //! offloads, receive coalescing and hash reports are never offered.
 
-use super::port::Checksum;
+use super::port::{Checksum, ETHERNET_HEADER_BYTES};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 12;
@@ -43,8 +43,10 @@ pub enum HeaderError {
     /// A checksum was asked for.
     #[error("VIRTIO_NET_HDR_F_NEEDS_CSUM is set, but checksum offload was not negotiated")]
     ChecksumNotNegotiated,
-    /// The checksum would lie behind the frame.
-    #[error("a checksum at {start} + {offset} does not lie inside a frame of {frame_bytes} bytes")]
+    /// The checksum would lie behind the frame, or in its Ethernet header: finishing it would forge an address.
+    #[error(
+        "a checksum at {start} + {offset} does not lie in the payload of a frame of {frame_bytes} bytes"
+    )]
     ChecksumOutside {
         /// `csum_start`.
         start: u16,
@@ -134,7 +136,8 @@ impl NetHeader {
                 return Err(HeaderError::ChecksumNotNegotiated);
             }
             let (start, offset) = (self.csum_start, self.csum_offset);
-            if usize::from(start) + usize::from(offset) + 2 > frame_bytes {
+            let end = usize::from(start) + usize::from(offset) + 2;
+            if usize::from(start) < ETHERNET_HEADER_BYTES || end > frame_bytes {
                 return Err(HeaderError::ChecksumOutside {
                     start,
                     offset,
@@ -189,6 +192,13 @@ mod tests {
                 frame_bytes: 51
             })
         );
+        // It would overwrite the source address.
+        let forging = NetHeader {
+            csum_start: 0,
+            csum_offset: 6,
+            ..header
+        };
+        assert!(forging.checksum(54, true).is_err());
         let segmented = NetHeader {
             gso_type: 1,
             ..header
@@ -214,7 +224,8 @@ mod tests {
             let header = NetHeader::parse(&bytes);
             prop_assert_eq!(header.emit(), bytes);
             if let Ok(Checksum::Partial { start, offset }) = header.checksum(frame_bytes, negotiated) {
-                prop_assert!(negotiated && start as usize + offset as usize + 2 <= frame_bytes);
+                prop_assert!(negotiated && usize::from(start) >= ETHERNET_HEADER_BYTES);
+                prop_assert!(usize::from(start) + usize::from(offset) + 2 <= frame_bytes);
             }
         }
     }

@@ -5,10 +5,11 @@
 
 use core::fmt;
 
+use shmbus_ring::split::DeviceRing;
 use shmbus_ring::{
-    Buffer, ChainHead, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, Positions,
+    Buffer, ChainHead, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, Positions, SetupError,
 };
-use shmbus_shm::{AddressError, AddressSpace, Notify};
+use shmbus_shm::{AddressError, AddressSpace, Notify, OffsetSpace, Window};
 use shmbus_virtio::{Features, net};
 
 use super::config::max_frame_bytes;
@@ -16,7 +17,7 @@ use super::header::{HEADER_BYTES, HeaderError, NetHeader};
 use super::port::{
     Checksum, ETHERNET_HEADER_BYTES, Notifications, Port, PortError, Received, Sent,
 };
-use super::queues::QueueName;
+use super::queues::{DeviceRegions, QueueMemory, QueueName};
 
 /// A queue with its private storage.
 pub type GuestQueue<F> = DeviceQueue<F, Vec<DeviceSlot>>;
@@ -95,6 +96,33 @@ struct Taken {
     header: NetHeader,
     /// Bytes of the frame in the chain; only as many as the buffer has were copied.
     bytes: u64,
+}
+
+impl<W: Window> GuestPort<DeviceRing<W>, OffsetSpace<W>> {
+    /// A port over split rings in a device's regions, see [`GuestPort::new`]. Nothing is written but the used rings
+    /// and the buffers of receiveq1: the rest may be mapped for reading only.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] when a region is too short.
+    pub fn over_split_rings(
+        regions: &DeviceRegions<W>,
+        memory: QueueMemory,
+        features: Features,
+    ) -> Result<Self, SetupError> {
+        let DeviceRegions {
+            receiveq,
+            transmitq,
+        } = regions;
+        Ok(Self::new(
+            DeviceQueue::with_heap(DeviceRing::new(receiveq.areas(memory)?, features)?),
+            OffsetSpace::new(receiveq.buffers.clone()),
+            DeviceQueue::with_heap(DeviceRing::new(transmitq.areas(memory)?, features)?),
+            OffsetSpace::read_only(transmitq.buffers.clone()),
+            features,
+            memory.mtu(),
+        ))
+    }
 }
 
 impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {

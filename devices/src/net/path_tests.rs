@@ -7,8 +7,7 @@ use std::fs;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use shmbus_ring::DeviceQueue;
-use shmbus_ring::split::{Areas, DeviceRing, DriverRing};
+use shmbus_ring::split::{DeviceRing, DriverRing};
 use shmbus_shm::testing::{Hostile, Probed};
 use shmbus_shm::{Bytes, Entries, Field, Mapped, OffsetSpace, Window, heap};
 
@@ -22,7 +21,7 @@ use super::host::{GuestError, GuestPort};
 use super::mac_address::MacAddress;
 use super::pcap::{Pace, Recorder, Replay};
 use super::port::{Checksum, Port, PortError, Received, Sent};
-use super::queues::{DRIVER_FEATURES, QueueMemory};
+use super::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
 use super::stack::{Stack, StackConfig};
 use super::switch::{PortId, Switch, SwitchLimits};
 
@@ -32,74 +31,52 @@ type Host<W> = GuestPort<DeviceRing<W>, OffsetSpace<W>>;
 /// A device's memory: each region a window of its own, as each lies in another memory on the bus.
 struct Memory<W> {
     layout: QueueMemory,
-    /// Of receiveq1 and transmitq1.
-    driver: [W; 2],
-    device: [W; 2],
-    buffers: [W; 2],
+    regions: DeviceRegions<W>,
 }
 
 impl Memory<Mapped> {
     fn new(size: u16, mtu: u16) -> Self {
         let layout = QueueMemory::new(size, mtu).unwrap();
-        let pair = |bytes| [heap(bytes), heap(bytes)];
+        let queue = || QueueRegions {
+            driver: heap(layout.ring().driver_bytes()),
+            device: heap(layout.ring().device_bytes()),
+            buffers: heap(layout.buffers_bytes()),
+        };
         Self {
             layout,
-            driver: pair(layout.ring().driver_bytes()),
-            device: pair(layout.ring().device_bytes()),
-            buffers: pair(layout.buffers_bytes()),
+            regions: DeviceRegions {
+                receiveq: queue(),
+                transmitq: queue(),
+            },
         }
     }
 
     /// The same memory, as it looks to a side that is lied to by the other.
     fn hostile(&self, seed: u64, lies: u8) -> Memory<Probed<Mapped, Hostile>> {
         let probe = Hostile::new(seed, lies);
-        let probed = |windows: &[Mapped; 2]| {
-            windows
-                .each_ref()
-                .map(|w| Probed::new(w.clone(), probe.clone()))
+        let probed = |window: &Mapped| Probed::new(window.clone(), probe.clone());
+        let queue = |queue: &QueueRegions<Mapped>| QueueRegions {
+            driver: probed(&queue.driver),
+            device: probed(&queue.device),
+            buffers: probed(&queue.buffers),
         };
         Memory {
             layout: self.layout,
-            driver: probed(&self.driver),
-            device: probed(&self.device),
-            buffers: probed(&self.buffers),
+            regions: DeviceRegions {
+                receiveq: queue(&self.regions.receiveq),
+                transmitq: queue(&self.regions.transmitq),
+            },
         }
     }
 }
 
 impl<W: Window> Memory<W> {
-    fn areas(&self, queue: usize) -> Areas<W> {
-        Areas::in_memories(self.layout.ring(), &self.driver[queue], &self.device[queue]).unwrap()
-    }
-
     fn driver(&self) -> Driver<W> {
-        let [receiveq, transmitq] =
-            [0, 1].map(|queue| DriverRing::new(self.areas(queue), DRIVER_FEATURES).unwrap());
-        let [receive_buffers, transmit_buffers] = &self.buffers;
-        NetDriver::new(
-            receiveq,
-            receive_buffers,
-            transmitq,
-            transmit_buffers,
-            self.layout,
-            DRIVER_FEATURES,
-        )
-        .unwrap()
+        NetDriver::over_split_rings(&self.regions, self.layout, DRIVER_FEATURES).unwrap()
     }
 
     fn host(&self) -> Host<W> {
-        let [receiveq, transmitq] = [0, 1].map(|queue| {
-            DeviceQueue::with_heap(DeviceRing::new(self.areas(queue), DRIVER_FEATURES).unwrap())
-        });
-        let [receive_buffers, transmit_buffers] = &self.buffers;
-        GuestPort::new(
-            receiveq,
-            OffsetSpace::new(receive_buffers.clone()),
-            transmitq,
-            OffsetSpace::read_only(transmit_buffers.clone()),
-            DRIVER_FEATURES,
-            self.layout.mtu(),
-        )
+        GuestPort::over_split_rings(&self.regions, self.layout, DRIVER_FEATURES).unwrap()
     }
 }
 
@@ -331,15 +308,6 @@ fn a_stalled_guest_loses_frames_and_the_driver_sees_back_pressure() {
     }
 }
 
-/// The index word of queue `queue`'s available ring.
-fn available_index(memory: &Memory<Mapped>, queue: usize) -> Field<u16, Mapped> {
-    Field::new(
-        &memory.driver[queue],
-        memory.layout.ring().available_offset() + 2,
-    )
-    .unwrap()
-}
-
 #[test]
 fn a_guest_that_breaks_the_rules_stops_its_own_port_only() {
     let mut bus = Bus::new(1, 16, 1500);
@@ -350,7 +318,9 @@ fn a_guest_that_breaks_the_rules_stops_its_own_port_only() {
         .attach(memory.host(), Sources::Only(mac(9)))
         .unwrap();
 
-    available_index(&memory, 1).store(17, Ordering::Relaxed);
+    let available = memory.layout.ring().available_offset();
+    let index = Field::<u16, _>::new(&memory.regions.transmitq.driver, available + 2).unwrap();
+    index.store(17, Ordering::Relaxed);
     bus.switch.poll(bad, 16, Duration::ZERO);
     let (port, error) = bus.switch.next_fault().unwrap();
     assert_eq!(port, bad);
@@ -385,16 +355,15 @@ fn a_guest_that_breaks_the_rules_stops_its_own_port_only() {
 #[test]
 fn wrong_addresses_headers_and_buffers_are_named() {
     let mut frame = [0; 2000];
-    let descriptors = |memory: &Memory<Mapped>, queue: usize| {
-        Entries::<u64, _>::new(&memory.driver[queue], 0, 32).unwrap()
-    };
+    let descriptors =
+        |queue: &QueueRegions<Mapped>| Entries::<u64, _>::new(&queue.driver, 0, 32).unwrap();
 
     // A transmitted frame outside its region.
     let memory = Memory::new(16, 1500);
     let (mut driver, mut host) = (memory.driver(), memory.host());
     driver.send(&[1; 60], Checksum::InFrame).unwrap();
     let _ = driver.flush();
-    let table = descriptors(&memory, 1);
+    let table = descriptors(&memory.regions.transmitq);
     let head = (0..16)
         .find(|index| table.load(2 * index + 1, Ordering::Relaxed) != 0)
         .unwrap();
@@ -415,13 +384,18 @@ fn wrong_addresses_headers_and_buffers_are_named() {
     let (mut driver, mut host) = (memory.driver(), memory.host());
     driver.send(&[1; 60], Checksum::InFrame).unwrap();
     let _ = driver.flush();
-    descriptors(&memory, 1).store(2 * head + 1, 11, Ordering::Relaxed);
+    descriptors(&memory.regions.transmitq).store(2 * head + 1, 11, Ordering::Relaxed);
     assert_eq!(host.receive(&mut frame).unwrap(), Received::Discarded);
 
     // Segmentation was not negotiated.
     driver.send(&[1; 60], Checksum::InFrame).unwrap();
     let _ = driver.flush();
-    let buffers = Bytes::new(&memory.buffers[1], 0, memory.buffers[1].len()).unwrap();
+    let buffers = Bytes::new(
+        &memory.regions.transmitq.buffers,
+        0,
+        memory.layout.buffers_bytes(),
+    )
+    .unwrap();
     for index in 0..16 {
         buffers.copy_from(1 + index * memory.layout.buffer_bytes() as usize, &[1]);
     }
@@ -436,7 +410,7 @@ fn wrong_addresses_headers_and_buffers_are_named() {
     let (mut driver, mut host) = (memory.driver(), memory.host());
     let _ = driver.flush();
     for index in 0..16 {
-        descriptors(&memory, 0).store(2 * index + 1, 64 | 2 << 32, Ordering::Relaxed);
+        descriptors(&memory.regions.receiveq).store(2 * index + 1, 64 | 2 << 32, Ordering::Relaxed);
     }
     assert_eq!(host.send(&[1; 52], Checksum::InFrame).unwrap(), Sent::Taken);
     let error = host.send(&[1; 53], Checksum::InFrame).unwrap_err();
@@ -459,7 +433,7 @@ fn a_device_that_breaks_the_rules_stops_the_driver() {
     let _ = host.flush();
     // The used element claims more than the buffer has.
     let used = memory.layout.ring().used_offset() + 4;
-    let element = Field::<u64, _>::new(&memory.device[0], used).unwrap();
+    let element = Field::<u64, _>::new(&memory.regions.receiveq.device, used).unwrap();
     element.store(element.load(Ordering::Relaxed) | 1 << 60, Ordering::Relaxed);
     let error = driver.receive(&mut [0; 2000]).unwrap_err();
     assert!(

@@ -13,7 +13,8 @@ pub enum Checksum {
     /// Somebody on this bus made or checked it: it need not be checked again.
     Verified,
     /// The checksum's place holds the sum of the pseudo-header only. Whoever puts the frame on a wire sums from byte
-    /// `start` to the end and stores the result `offset` bytes behind `start`. Both lie inside the frame.
+    /// `start` to the end and stores the result `offset` bytes behind `start`. Both lie inside the frame,
+    /// behind the Ethernet header.
     Partial {
         /// Where the summed bytes begin, in bytes from the frame's start.
         start: u16,

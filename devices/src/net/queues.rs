@@ -3,7 +3,8 @@
 //! Addresses in descriptors are offsets into the queue's own region of buffers.
 
 use shmbus_ring::SetupError;
-use shmbus_ring::split::Layout;
+use shmbus_ring::split::{Areas, Layout};
+use shmbus_shm::Window;
 use shmbus_virtio::{Features, net};
 
 use super::config::max_frame_bytes;
@@ -81,4 +82,46 @@ impl QueueMemory {
     pub const fn buffers_bytes(self) -> usize {
         self.buffer_bytes() as usize * self.ring.size() as usize
     }
+
+    /// A TCP window, in bytes, that does not make the switch lose frames: what is on its way fits into half of a
+    /// receive queue. At most 1 MiB: more gains nothing.
+    pub const fn tcp_window_bytes(self) -> usize {
+        const IP_AND_TCP_HEADER_BYTES: usize = 40;
+        const MAX: usize = 1 << 20;
+        let segment = self.mtu as usize - IP_AND_TCP_HEADER_BYTES;
+        let window = segment * self.ring.size() as usize / 2;
+        let window = if window < MAX { window } else { MAX };
+        if window > segment { window } else { segment }
+    }
+}
+
+/// The three regions of one queue.
+#[derive(Clone, Debug)]
+pub struct QueueRegions<W> {
+    /// The descriptor table and the available ring: the driver writes.
+    pub driver: W,
+    /// The used ring: the device writes.
+    pub device: W,
+    /// The buffers: for receiveq1 both sides write, for transmitq1 the driver does.
+    pub buffers: W,
+}
+
+impl<W: Window> QueueRegions<W> {
+    /// The split ring's areas.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] when a region is too short.
+    pub fn areas(&self, memory: QueueMemory) -> Result<Areas<W>, SetupError> {
+        Areas::in_memories(memory.ring(), &self.driver, &self.device)
+    }
+}
+
+/// The regions of both queues.
+#[derive(Clone, Debug)]
+pub struct DeviceRegions<W> {
+    /// Those of receiveq1.
+    pub receiveq: QueueRegions<W>,
+    /// Those of transmitq1.
+    pub transmitq: QueueRegions<W>,
 }
