@@ -8,8 +8,9 @@ use rustix::event::{EventfdFlags, eventfd};
 /// The most priority classes that a session can have.
 pub const MAX_CLASSES: usize = 16;
 
-/// One eventfd per priority class and direction; index 0 is the highest priority.
-#[derive(Debug)]
+/// One eventfd per priority class and direction; index 0 is the highest priority. The default has none, so that they can be
+/// taken out of a [`GuestLink`](crate::local::GuestLink).
+#[derive(Debug, Default)]
 pub struct Doorbells {
     /// The guest rings, the host waits.
     pub to_host: Vec<OwnedFd>,

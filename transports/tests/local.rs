@@ -2,6 +2,7 @@
 #![cfg(not(miri))] // Miri has no sockets
 
 mod host;
+mod raw;
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use host::{CLASSES, Host, PAGE, Seen, TIMEOUT, guest, guest_memory, is_readable, name};
+use raw::Raw;
 use shmbus_shm::{Field, Window};
 use shmbus_transports::local::{
     Backoff, BindError, CloseReason, ConnectError, Event, GoodbyeReason, GuestLink, Inspector,
@@ -405,6 +407,36 @@ fn a_guest_killed_before_it_is_admitted_ends_once() {
         "{events:?}"
     );
     assert_eq!((listener.sessions(), listener.connections()), (0, 0));
+}
+
+#[test]
+fn a_hello_that_has_arrived_is_not_pushed_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    let options = ListenerOptions {
+        quotas: Quotas {
+            silent: 1,
+            ..Quotas::default()
+        },
+        ..ListenerOptions::default()
+    };
+    let mut listener = Listener::bind(&path, options).unwrap();
+    // All of them have said HELLO before the host takes the first: each is silent when the next one comes.
+    let peers: Vec<_> = (0..5)
+        .map(|_| {
+            let mut peer = Raw::connect(&path);
+            peer.message(&raw::hello());
+            peer
+        })
+        .collect();
+    let mut hellos = 0;
+    while hellos < peers.len() {
+        assert!(is_readable(&listener, TIMEOUT));
+        while let Some(event) = listener.next_event() {
+            assert!(matches!(event, Event::Hello(_)), "{event:?}");
+            hellos += 1;
+        }
+    }
 }
 
 #[test]
