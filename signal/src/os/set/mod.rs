@@ -375,7 +375,7 @@ impl<W> AsFd for SignalSet<W> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(miri)))]
 impl<W> SignalSet<W> {
     /// Of all that a wake-up could make grow.
     pub(in crate::os) fn capacities(&self) -> [usize; CLASSES + 1] {
