@@ -1,0 +1,161 @@
+//! A host and two guests, each in its own thread: they sleep whenever there is nothing to do, and wake each other only
+//! by what `Notify` decides, or by the stack's own deadlines.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use shmbus_devices::net::addresses::Sources;
+use shmbus_devices::net::app::fetch::{Fetch, FetchConfig, Fetched};
+use shmbus_devices::net::app::serve::{Server, ServerConfig};
+use shmbus_devices::net::app::{Application, turn};
+use shmbus_devices::net::driver::NetDriver;
+use shmbus_devices::net::host::GuestPort;
+use shmbus_devices::net::mac_address::MacAddress;
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+use shmbus_devices::net::stack::{Stack, StackConfig};
+use shmbus_devices::net::switch::{Switch, SwitchLimits};
+use shmbus_ring::split::DriverRing;
+use shmbus_shm::{Mapped, heap};
+
+type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
+
+const BUDGET: u32 = 64;
+
+fn regions(memory: QueueMemory) -> DeviceRegions<Mapped> {
+    let queue = || QueueRegions {
+        driver: heap(memory.ring().driver_bytes()),
+        device: heap(memory.ring().device_bytes()),
+        buffers: heap(memory.buffers_bytes()),
+    };
+    DeviceRegions {
+        receiveq: queue(),
+        transmitq: queue(),
+    }
+}
+
+fn address(guest: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, guest)
+}
+
+fn stack(guest: u8, regions: &DeviceRegions<Mapped>, memory: QueueMemory) -> Stack<Driver> {
+    let driver = NetDriver::over_split_rings(regions, memory, DRIVER_FEATURES).unwrap();
+    let config = StackConfig {
+        mac: MacAddress::local(guest.into()),
+        address: address(guest),
+        prefix_len: 24,
+        gateway: None,
+        mtu: memory.mtu(),
+        random_seed: guest.into(),
+    };
+    Stack::new(driver, &config, Duration::ZERO).unwrap()
+}
+
+/// Takes turns until `done`.
+fn run<A: Application<Driver>>(
+    stack: &mut Stack<Driver>,
+    application: &mut A,
+    host: &Thread,
+    mut done: impl FnMut(&mut A) -> bool,
+) {
+    let start = Instant::now();
+    while !done(application) {
+        let turn = turn(stack, application, start.elapsed(), BUDGET);
+        assert!(stack.fault().is_none(), "{:?}", stack.fault());
+        if turn.notifications.any() {
+            host.unpark();
+        }
+        if !turn.more && !done(application) {
+            let now = start.elapsed();
+            let pause = turn
+                .deadline
+                .map_or(Duration::from_secs(1), |at| at.saturating_sub(now));
+            thread::park_timeout(pause.min(Duration::from_secs(1)));
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "uses files")]
+fn a_file_goes_from_thread_to_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let file: Vec<u8> = (0..16_000_000_u32).map(|n| (n ^ (n >> 11)) as u8).collect();
+    std::fs::write(directory.path().join("file"), &file).unwrap();
+    for (size, mtu) in [(256, 1500), (256, 65_521), (16, 1500)] {
+        let memory = QueueMemory::new(size, mtu).unwrap();
+        let began = Instant::now();
+        let (fetched, dropped) = transfer(directory.path(), memory);
+        assert_eq!(
+            (fetched.bytes, fetched.sha256),
+            (16_000_000, Sha256::digest(&file).into())
+        );
+        eprintln!(
+            "{size} entries, MTU {mtu}: {:?}, {dropped} frames dropped",
+            began.elapsed()
+        );
+    }
+}
+
+fn transfer(directory: &std::path::Path, memory: QueueMemory) -> (Fetched, u64) {
+    let regions = [regions(memory), regions(memory)];
+    let mut server_stack = stack(1, &regions[0], memory);
+    let mut client_stack = stack(2, &regions[1], memory);
+    let mut switch = Switch::new(SwitchLimits::default());
+    let ports = [1, 2].map(|guest: u8| {
+        let port =
+            GuestPort::over_split_rings(&regions[usize::from(guest) - 1], memory, DRIVER_FEATURES)
+                .unwrap();
+        switch
+            .attach(port, Sources::Only(MacAddress::local(guest.into())))
+            .unwrap()
+    });
+    let window_bytes = memory.tcp_window_bytes();
+    let (host, over) = (thread::current(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let config = ServerConfig {
+                window_bytes,
+                ..ServerConfig::default()
+            };
+            let mut server = Server::new(&mut server_stack, directory, config).unwrap();
+            run(&mut server_stack, &mut server, &host, |_| {
+                over.load(Ordering::Relaxed)
+            });
+        });
+        let client = scope.spawn(|| {
+            let config = FetchConfig {
+                window_bytes,
+                ..FetchConfig::new(address(1), 80, "file")
+            };
+            let mut fetch = Fetch::new(&mut client_stack, config, std::io::sink(), Duration::ZERO);
+            let mut outcome = None;
+            run(&mut client_stack, &mut fetch, &host, |fetch| {
+                outcome = fetch.outcome().or(outcome.take());
+                outcome.is_some()
+            });
+            over.store(true, Ordering::Relaxed);
+            host.unpark();
+            outcome.unwrap().unwrap()
+        });
+        let threads = [server.thread().clone(), client.thread().clone()];
+        let start = Instant::now();
+        while !over.load(Ordering::Relaxed) {
+            let more = ports.map(|port| switch.poll(port, BUDGET, start.elapsed()).more);
+            switch.flush(|port, _| threads[port.index()].unpark());
+            if let Some((port, error)) = switch.next_fault() {
+                panic!("{port}: {error}");
+            }
+            if more == [false; 2] {
+                thread::park_timeout(Duration::from_secs(1));
+            }
+        }
+        threads[0].unpark();
+        let dropped = ports
+            .iter()
+            .map(|port| switch.counters(*port).unwrap().dropped())
+            .sum();
+        (client.join().unwrap(), dropped)
+    })
+}
