@@ -1,11 +1,32 @@
 //! Who is compared with whom, and at what exactly.
 
+mod split;
 mod table;
 
 use shmbus_benches::Comparison;
 
 /// Every comparison.
-pub(crate) const ALL: [Comparison; 5] = [
+pub(crate) const ALL: [Comparison; 9] = [
+    Comparison {
+        name: "split/device-each",
+        about: "one thread: pop, find the buffer, complete, publish and decide on the notification",
+        set_up: split::device_each,
+    },
+    Comparison {
+        name: "split/device-batch",
+        about: "the same, published together where the interface can",
+        set_up: split::device_batch,
+    },
+    Comparison {
+        name: "split/round-trip",
+        about: "our driver and the device on a processor each, one chain there and back",
+        set_up: split::round_trip,
+    },
+    Comparison {
+        name: "split/stream-32",
+        about: "our driver and the device on a processor each, up to 32 chains with the device",
+        set_up: split::stream,
+    },
     Comparison {
         name: "table/write-64",
         about: "one thread writes a value of 64 bytes; ours also marks its generation tree",
