@@ -120,7 +120,7 @@ fn every_death_in_two_lives(layout: TableLayout) {
             break;
         }
     }
-    assert!(deaths > 100, "{deaths} deaths");
+    assert!(deaths > 20 * PUBLICATIONS, "{deaths} deaths");
 }
 
 #[test]
