@@ -74,7 +74,11 @@ fn follow<W: Window>(reader: &mut DirectoryReader<W, Vec<u64>>, found: &mut Foun
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 }))]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: if cfg!(miri) { 4 } else { 128 },
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_reader_that_looks_now_and_then_ends_with_what_there_is(

@@ -180,7 +180,11 @@ fn overlap(a: Placement, b: Placement) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 64,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn one_memory_never_overlaps_and_comes_back(steps in steps()) {

@@ -1,0 +1,455 @@
+//! `docs/abi.md` against the code: every offset, width, size and number in its tables.
+//!
+//! A structure is made by the code, in memory; each row of its table must then find there what the row's name stands
+//! for. A row that the test does not know fails, and so does a name without a row.
+
+use std::collections::BTreeMap;
+
+use shmbus_shm::slot::{Epoch, copy_stride};
+use shmbus_shm::{
+    Bytes, DirectoryLayout, DirectoryWriter, Mapped, MemoryId, PRIORITY_CLASSES, Permission,
+    Placement, Purpose, Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter,
+    Window, directory, heap,
+};
+use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
+use shmbus_signal::{CLASSES, ChannelId};
+use shmbus_table::{Generation, TableLayout, TableWriter};
+
+const DOC: &str = include_str!("../docs/abi.md");
+
+/// A table of the document: the names of its columns, and its rows.
+struct DocTable {
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<&'static str>>,
+}
+
+/// The cells of a line of a table.
+fn cells(line: &'static str) -> Option<Vec<&'static str>> {
+    let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+    Some(inner.split('|').map(str::trim).collect())
+}
+
+/// The tables under heading `section`, in order.
+fn tables(section: &str) -> Vec<DocTable> {
+    let body = DOC
+        .split("\n## ")
+        .find(|part| part.lines().next() == Some(section))
+        .unwrap_or_else(|| panic!("no section {section}"));
+    let mut found = Vec::new();
+    let mut open: Option<DocTable> = None;
+    for line in body.lines() {
+        match (cells(line), &mut open) {
+            (Some(columns), None) => {
+                open = Some(DocTable {
+                    columns,
+                    rows: Vec::new(),
+                })
+            }
+            (Some(row), Some(table)) if !row[0].starts_with("---") => table.rows.push(row),
+            (Some(_), Some(_)) => {}
+            (None, _) => found.extend(open.take()),
+        }
+    }
+    found.extend(open);
+    for table in &found {
+        assert!(!table.rows.is_empty());
+        for row in &table.rows {
+            assert_eq!(row.len(), table.columns.len(), "{row:?}");
+        }
+    }
+    found
+}
+
+/// The one table of a section with this first column.
+fn table(section: &str, first_column: &str) -> DocTable {
+    let mut fitting = tables(section)
+        .into_iter()
+        .filter(|table| table.columns[0] == first_column);
+    let found = fitting
+        .next()
+        .unwrap_or_else(|| panic!("{section} has no table of {first_column}"));
+    assert!(
+        fitting.next().is_none(),
+        "{section} has two tables of {first_column}"
+    );
+    found
+}
+
+fn number(cell: &str) -> u64 {
+    cell.parse()
+        .unwrap_or_else(|_| panic!("{cell} is not a number"))
+}
+
+/// A copy of what a window holds.
+fn contents(window: &Mapped) -> Vec<u8> {
+    let mut bytes = vec![0; window.len()];
+    Bytes::new(window, 0, window.len())
+        .unwrap()
+        .copy_to(0, &mut bytes);
+    bytes
+}
+
+/// Checks the table of a structure against an instance of it: its rows name, in order, the fields of `expected`, find
+/// their values at their offsets, and cover every byte once.
+fn check_structure(table: &DocTable, instance: &[u8], expected: &[(&str, u64)]) {
+    assert_eq!(table.columns, ["offset", "type", "field"]);
+    let mut expected = expected.iter();
+    let mut end = 0;
+    for row in &table.rows {
+        let [offset, kind, field] = row[..] else {
+            panic!("{row:?}");
+        };
+        let (width, count) = match kind.trim_end_matches(']').split_once('[') {
+            Some((width, count)) => (width, number(count) as usize),
+            None => (kind, 1),
+        };
+        let width = number(width.trim_start_matches('u')) as usize / 8;
+        let offset = number(offset) as usize;
+        assert_eq!(offset, end, "{field} follows what is before it");
+        assert!(offset.is_multiple_of(width), "{field} is aligned");
+        end = offset + width * count;
+        let value = |bytes: &[u8]| {
+            let word = bytes.iter().rev();
+            word.fold(0, |value, byte| value << 8 | u64::from(*byte))
+        };
+        if field == "reserved" {
+            assert!(instance[offset..end].iter().all(|byte| *byte == 0));
+            continue;
+        }
+        assert_eq!(count, 1);
+        let (name, wanted) = expected
+            .next()
+            .unwrap_or_else(|| panic!("what is {field}?"));
+        assert!(field.starts_with(name), "{field} should be {name}");
+        assert_eq!(value(&instance[offset..end]), *wanted, "{field}");
+        assert!(*wanted != 0, "a zero shows nothing");
+    }
+    assert_eq!(end, instance.len(), "every byte is told of");
+    assert_eq!(expected.next(), None, "every field is told of");
+}
+
+/// Checks a table of names and numbers.
+fn check_numbers(table: &DocTable, expected: &[(&str, u64)]) {
+    let found: BTreeMap<&str, u64> = table
+        .rows
+        .iter()
+        .map(|row| (row[0], number(row[1])))
+        .collect();
+    assert_eq!(found, expected.iter().copied().collect());
+}
+
+/// Checks a table of examples: what is computed from a row's first cells must be the others.
+fn check_examples<const IN: usize, const OUT: usize>(
+    table: &DocTable,
+    compute: impl Fn([u64; IN]) -> [usize; OUT],
+) {
+    for row in &table.rows {
+        let cells: Vec<u64> = row.iter().map(|cell| number(cell)).collect();
+        let (input, output) = cells.split_at(IN);
+        let found = compute(input.try_into().unwrap()).map(|value| value as u64);
+        assert_eq!(output, found, "{row:?}");
+    }
+}
+
+fn region() -> Region {
+    Region {
+        id: RegionId(0x0102_0304_0506_0708),
+        purpose: Purpose {
+            device: Some(0x1112_1314),
+            role: 0x2122,
+            kind: RegionKind::Table {
+                slots: 0x3132,
+                slot_bytes: 0x40,
+            },
+            class: 3,
+            rights: Section::Guest.rights(),
+            channel: Some(0x0352_5354),
+        },
+        placement: Placement {
+            memory: MemoryId::new(Section::Guest, 0x1516),
+            offset: 0x6162_6364_6500,
+            bytes: 0x7172_7374_7576,
+        },
+        epoch: 0x8182_8384_8586_8788,
+    }
+}
+
+fn to_bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[test]
+fn memories_have_the_sections_told_of() {
+    let sections = table("Memories", "section");
+    for (row, section) in sections.rows.iter().zip(Section::ALL) {
+        let rights = section.rights();
+        let told = [
+            format!("{section:?}"),
+            (section as u8).to_string(),
+            format!("{:?}", rights.host),
+            format!("{:?}", rights.guest),
+        ];
+        assert_eq!(row[..4], told);
+        let id = MemoryId::new(section, 5);
+        assert_eq!(id.0, section as u32 + 4 * 5);
+        assert_eq!((id.section(), id.ordinal()), (section, 5));
+    }
+    assert_eq!(sections.rows.len(), Section::ALL.len());
+}
+
+#[test]
+fn generations_have_the_bits_told_of() {
+    let fields = table("Generations", "bits");
+    assert_eq!(fields.rows.len(), 3);
+    let field = |name: &str| {
+        let row = fields
+            .rows
+            .iter()
+            .find(|row| row[1].starts_with(name))
+            .unwrap();
+        let (low, high) = row[0].split_once('-').unwrap();
+        (number(low), number(high) - number(low) + 1)
+    };
+    let ((count_at, count_bits), (epoch_at, epoch_bits)) = (field("count"), field("epoch"));
+    let last = Epoch::new(((1_u32 << epoch_bits) - 1) as u16).unwrap();
+    assert_eq!(last.next(), None);
+    let most = (1 << count_bits) - 1;
+    assert_eq!(Generation::new(last, most + 1), None);
+    let generation = Generation::new(last, most).unwrap();
+    assert_eq!(
+        generation.word(),
+        most << count_at | u64::from(last.get()) << epoch_at
+    );
+    let row = &fields.rows[2];
+    assert_eq!((number(row[0]), row[1]), (count_bits + epoch_bits, "zero"));
+}
+
+#[test]
+fn slots_have_the_copies_told_of() {
+    check_examples(&table("Slot", "payload bytes"), |[bytes]| {
+        [copy_stride(bytes as usize / 8)]
+    });
+
+    // Three values of the second slot of a table: each lies in its copy, behind its sequence.
+    let layout = TableLayout::with_copies(2, 16, 4).unwrap();
+    let window = heap(layout.bytes());
+    let epoch = Epoch::new(2).unwrap();
+    let mut writer = TableWriter::create(window.clone(), layout, 1, epoch, vec![0; 2]).unwrap();
+    let fields = table("Slot", "offset").rows;
+    assert_eq!(fields[0], ["0", "u64", "sequence"]);
+    assert_eq!(fields[1], ["8", "u64[payload]", "payload"]);
+    for value in 1..=6 {
+        let (generation, _) = writer.publish(1, &[value, !value]).unwrap();
+        let generation = generation.word();
+        let copy = layout.values_offset()
+            + (4 + generation as usize % 4) * copy_stride(layout.slot_words());
+        let copy = window.narrow(copy, 24).unwrap();
+        assert_eq!(contents(&copy), to_bytes(&[2 * generation, value, !value]));
+        let tree = layout.tree();
+        let head = layout.tree_offset() + tree.offset(tree.levels()) + 8;
+        let head = window.narrow(head, 8).unwrap();
+        assert_eq!(contents(&head), generation.to_le_bytes());
+    }
+}
+
+#[test]
+fn trees_have_the_levels_told_of() {
+    check_examples(&table("Generation tree", "leaves"), |[leaves]| {
+        let tree = TreeLayout::new(leaves as u32).unwrap();
+        [tree.levels(), tree.offset(tree.levels()), tree.bytes()]
+    });
+
+    // Two changes below two wide nodes: every stamp on the way up is the count of changes then.
+    let tree = TreeLayout::new(4096).unwrap();
+    let window = heap(tree.bytes());
+    let mut writer = TreeWriter::create(&window, tree).unwrap();
+    writer.mark(70, 0x77);
+    writer.mark(4000, 0x88);
+    let found = contents(&window);
+    let word = |offset| u64::from_le_bytes(found[offset..offset + 8].try_into().unwrap());
+    assert_eq!(word(0), 2, "root");
+    assert_eq!((word(64 + 8), word(64 + 8 * (4000 / 64))), (1, 2), "stamps");
+    assert_eq!(
+        (word(576 + 8 * 70), word(576 + 8 * 4000)),
+        (0x77, 0x88),
+        "leaves"
+    );
+    assert_eq!(found.iter().filter(|byte| **byte != 0).count(), 5);
+}
+
+#[test]
+fn directories_have_the_layout_told_of() {
+    let tables = tables("Directory");
+    let header = &tables[0];
+    check_examples(&table("Directory", "entries"), |[entries]| {
+        let layout = DirectoryLayout::new(entries as u32).unwrap();
+        [
+            layout.tree_offset(),
+            layout.entries_offset(),
+            layout.bytes(),
+        ]
+    });
+
+    let layout = DirectoryLayout::new(16).unwrap();
+    let window = heap(layout.bytes());
+    let epoch = Epoch::new(0x1234).unwrap();
+    let mut writer = DirectoryWriter::create(&window, layout, epoch, vec![0; 16]).unwrap();
+    writer.publish(2, &region()).unwrap();
+    check_structure(
+        header,
+        &contents(&window.narrow(0, 64).unwrap()),
+        &[
+            ("magic: `shmbusdr`", u64::from_le_bytes(*b"shmbusdr")),
+            ("version: 1", 1),
+            ("entries: 1 to 65536", 16),
+            ("entry bytes: 120", 120),
+            ("copies of an entry: 4", 4),
+            ("epoch", 0x1234),
+        ],
+    );
+
+    let entry = tables
+        .iter()
+        .filter(|table| table.columns[0] == "offset")
+        .nth(1)
+        .unwrap();
+    // Place 2, generation 1 of it: copy 1. Behind the sequence lies the payload.
+    let copy = layout.entries_offset() + (2 * 4 + 1) * copy_stride(directory::ENTRY_WORDS);
+    let payload = window.narrow(copy + 8, directory::ENTRY_WORDS * 8).unwrap();
+    check_structure(
+        entry,
+        &contents(&payload),
+        &[
+            ("id", 0x0102_0304_0506_0708),
+            ("device", 0x1112_1314),
+            ("role", 0x2122),
+            ("kind", 2),
+            ("class", 3),
+            ("memory", 4 * 0x1516 + 1),
+            ("channel", 0x0352_5354),
+            ("offset", 0x6162_6364_6500),
+            ("bytes", 0x7172_7374_7576),
+            ("first parameter", 0x3132),
+            ("second parameter", 0x40),
+            ("epoch of the memory", 0x8182_8384_8586_8788),
+            ("host's permission", Permission::Read as u64),
+            ("guest's permission", Permission::ReadWrite as u64),
+        ],
+    );
+    assert_eq!(directory::encode(None), [0; directory::ENTRY_WORDS]);
+
+    let mut nothing = region();
+    nothing.purpose.device = None;
+    nothing.purpose.channel = None;
+    let words = directory::encode(Some(&nothing));
+    assert_eq!(
+        (words[1] as u32, words[2] >> 32),
+        (0xffff_ffff, 0xffff_ffff)
+    );
+}
+
+#[test]
+fn the_numbers_of_an_entry_are_those_told_of() {
+    let ring = |format| RegionKind::Ring { format, size: 256 };
+    let kind = |kind: RegionKind| u64::from(kind.encode().0);
+    check_numbers(
+        &table("Directory", "kind"),
+        &[
+            ("Ring", kind(ring(RingFormat::Split))),
+            ("Table", kind(region().purpose.kind)),
+            ("Raw", kind(RegionKind::Raw { params: [0; 2] })),
+        ],
+    );
+    let formats = [RingFormat::Split, RingFormat::Packed, RingFormat::Tagged];
+    let told = table("Directory", "ring format");
+    assert_eq!(told.rows.len(), formats.len());
+    for (row, format) in told.rows.iter().zip(formats) {
+        assert_eq!(row[0], format!("{format:?}"));
+        assert_eq!(ring(format).encode().1, [256, number(row[1])]);
+    }
+    check_numbers(
+        &table("Directory", "permission"),
+        &[
+            ("None", Permission::None as u64),
+            ("Read", Permission::Read as u64),
+            ("ReadWrite", Permission::ReadWrite as u64),
+        ],
+    );
+}
+
+#[test]
+fn tables_have_the_layout_told_of() {
+    check_examples(&table("Table", "slots"), |[slots, slot_bytes, copies]| {
+        let layout =
+            TableLayout::with_copies(slots as u32, slot_bytes as u32, copies as u32).unwrap();
+        assert_eq!(layout.tree_offset(), 64);
+        [layout.values_offset(), layout.bytes()]
+    });
+
+    let layout = TableLayout::with_copies(5, 24, 8).unwrap();
+    let window = heap(layout.bytes());
+    let epoch = Epoch::new(0x1234).unwrap();
+    let mut writer =
+        TableWriter::create(window.clone(), layout, 0x5152_5354, epoch, vec![0; 5]).unwrap();
+    writer.beat();
+    check_structure(
+        &table("Table", "offset"),
+        &contents(&window.narrow(0, 64).unwrap()),
+        &[
+            ("magic: `shmtable`", u64::from_le_bytes(*b"shmtable")),
+            ("version: 1", 1),
+            ("type", 0x5152_5354),
+            ("slots: 1 to 65536", 5),
+            ("bytes of a slot: 8 to 4096", 24),
+            ("copies of a slot: 2, 4 or 8", 8),
+            ("epoch", 0x1234),
+            ("heartbeat", 1),
+        ],
+    );
+}
+
+#[test]
+fn doorbells_have_the_layout_told_of() {
+    let layout = DoorbellLayout::new(64).unwrap();
+    let senders = heap(layout.tree_bytes());
+    let receivers = heap(DoorbellLayout::ARMED_BYTES);
+    let mut sender = Sender::new(&senders, &receivers, layout).unwrap();
+    let mut receiver = Receiver::new(&senders, &receivers, layout, vec![0; 64]).unwrap();
+    for _ in 0..4 {
+        let _ = sender.raise(9).unwrap();
+    }
+    receiver.poll(|_, _| ());
+    assert_eq!(receiver.arm(), Arm::Armed);
+    check_structure(
+        &table("Doorbell", "offset"),
+        &contents(&receivers),
+        &[("armed", 4 + 1)],
+    );
+    let leaf = senders.narrow(64 + 8 * 9, 8).unwrap();
+    assert_eq!(
+        contents(&leaf),
+        4_u64.to_le_bytes(),
+        "the stamp of the last raising"
+    );
+}
+
+#[test]
+fn the_numbers_are_those_told_of() {
+    assert_eq!(CLASSES, usize::from(PRIORITY_CLASSES));
+    check_numbers(
+        &table("Numbers", "constant"),
+        &[
+            ("priority classes", CLASSES as u64),
+            ("channels of a class", u64::from(ChannelId::MAX_CHANNELS)),
+            ("nodes under a stamp", u64::from(TreeLayout::FAN_OUT)),
+            ("leaves of a tree", u64::from(TreeLayout::MAX_LEAVES)),
+            (
+                "entries of a directory",
+                u64::from(DirectoryLayout::MAX_ENTRIES),
+            ),
+            ("slots of a table", u64::from(TableLayout::MAX_SLOTS)),
+            ("bytes of a slot", u64::from(TableLayout::MAX_SLOT_BYTES)),
+            ("memories of a section", u64::from(MemoryId::PER_SECTION)),
+        ],
+    );
+}
