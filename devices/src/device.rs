@@ -35,34 +35,82 @@ pub struct RegionRequest {
 /// A device's regions of one session, mapped on this side.
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
-    regions: Vec<(u16, Mapped)>,
+    regions: Vec<(u16, RegionKind, Mapped)>,
 }
 
-/// A session lacks a region that the device asked for.
+/// A session lacks a region that the device asked for, or it is of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session has no region of role {role:#x}")]
-pub struct NoRegion {
-    /// The missing region's role.
-    pub role: u16,
+pub enum NoRegion {
+    /// There is none.
+    #[error("the session has no region of role {role:#x}")]
+    Missing {
+        /// The region's role.
+        role: u16,
+    },
+    /// There is one, of another kind.
+    #[error("region {role:#x} is {found:?}, not {expected}")]
+    Kind {
+        /// The region's role.
+        role: u16,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: RegionKind,
+    },
 }
 
 impl Regions {
     /// Adds a region.
-    pub fn insert(&mut self, role: u16, window: Mapped) {
-        self.regions.push((role, window));
+    pub fn insert(&mut self, role: u16, kind: RegionKind, window: Mapped) {
+        self.regions.push((role, kind, window));
+    }
+
+    fn find(&self, role: u16) -> Result<&(u16, RegionKind, Mapped), NoRegion> {
+        self.regions
+            .iter()
+            .find(|(other, ..)| *other == role)
+            .ok_or(NoRegion::Missing { role })
     }
 
     /// The region of a role.
     ///
     /// # Errors
     ///
-    /// [`NoRegion`].
+    /// [`NoRegion::Missing`].
     pub fn get(&self, role: u16) -> Result<&Mapped, NoRegion> {
-        self.regions
-            .iter()
-            .find(|(other, _)| *other == role)
-            .map(|(_, window)| window)
-            .ok_or(NoRegion { role })
+        self.find(role).map(|(.., window)| window)
+    }
+
+    /// The size of the ring of which a region is an area, in entries.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRegion`].
+    pub fn ring_size(&self, role: u16) -> Result<u16, NoRegion> {
+        match self.find(role)?.1 {
+            RegionKind::Ring { size, .. } => Ok(size),
+            found => Err(NoRegion::Kind {
+                role,
+                expected: "an area of a ring",
+                found,
+            }),
+        }
+    }
+
+    /// How many slots the table has that a region is.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRegion`].
+    pub fn slots(&self, role: u16) -> Result<u32, NoRegion> {
+        match self.find(role)?.1 {
+            RegionKind::Table { slots, .. } => Ok(slots),
+            found => Err(NoRegion::Kind {
+                role,
+                expected: "a table",
+                found,
+            }),
+        }
     }
 }
 
@@ -119,8 +167,8 @@ pub trait Device: Send {
         Features::VERSION_1
     }
 
-    /// Configuration for a session's driver.
-    fn config(&self, session: SessionId) -> [u64; CONFIG_WORDS];
+    /// Configuration for the driver of a session that begins.
+    fn config(&mut self, session: SessionId) -> [u64; CONFIG_WORDS];
 
     /// The regions of each session. Called once.
     fn regions(&self) -> Vec<RegionRequest>;
@@ -144,8 +192,13 @@ pub trait Device: Send {
         features: Features,
     ) -> Result<(), ActivateError>;
 
-    /// The session's driver reset the device, or is gone. Harmless for an unknown session.
+    /// The session's driver reset the device. Harmless for an unknown session.
     fn deactivate(&mut self, session: SessionId);
+
+    /// The session is over. Harmless for an unknown one.
+    fn leave(&mut self, session: SessionId) {
+        self.deactivate(session);
+    }
 
     /// The session's driver signalled one of its regions.
     fn signalled(&mut self, session: SessionId, role: u16, outbox: &mut Outbox) -> Progress;

@@ -7,11 +7,15 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+mod counters;
 mod device;
 pub mod net;
+mod ring_state;
 pub mod timer;
 
+pub use counters::counter_names;
 pub use device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, NoRegion, Outbox, Progress, RegionRequest,
     Regions, SessionId,
 };
+pub use ring_state::RingState;

@@ -17,8 +17,12 @@ impl Priority {
     pub const LOWEST: Self = Self(CLASSES as u8 - 1);
 
     /// Class `class`, if there is one: it is below [`CLASSES`].
-    pub fn new(class: u8) -> Option<Self> {
-        (usize::from(class) < CLASSES).then_some(Self(class))
+    pub const fn new(class: u8) -> Option<Self> {
+        if (class as usize) < CLASSES {
+            Some(Self(class))
+        } else {
+            None
+        }
     }
 
     /// The class as an index below [`CLASSES`].

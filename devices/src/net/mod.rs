@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod app;
 pub mod checksum;
 pub mod config;
+pub mod device;
 pub mod driver;
 pub mod header;
 pub mod host;
