@@ -2,7 +2,7 @@
 //! descriptors. One test at a time, as they count the process's descriptors.
 #![cfg(not(miri))]
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -106,9 +106,7 @@ fn no_wake_up_is_lost_between_processes_and_signals_do_no_harm() {
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "sleeper", "--nocapture"])
         .env("SHMBUS_SLEEPER_MEMORY", path)
-        .stdin(Stdio::from(OwnedFd::from(
-            waiter.as_fd().try_clone_to_owned().unwrap(),
-        )))
+        .stdin(Stdio::from(waiter.as_fd().try_clone_to_owned().unwrap()))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

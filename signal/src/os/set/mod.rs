@@ -5,8 +5,8 @@
 //! Doorbells stay armed until they are raised: a set that sleeps arms only those that moved since, so that a wake-up
 //! costs what was raised and not what is in the set. The invariant behind it: a doorbell is `Asleep` only if it was
 //! armed and re-checked since its last poll, so that whatever is raised on it comes with a kick; and a kick stays in
-//! the epoll instance, which reports edges, until it is collected. Everything else is `Awake` and looked at before the
-//! set blocks. All of it happens in calls on `&mut SignalSet`: nothing is added or removed between arming and blocking.
+//! the epoll instance, which reports edges, until it is collected. What was raised before a kick is visible then: the
+//! kernel's locks order it. Everything else is `Awake` and looked at before the set blocks. All of it happens in calls on `&mut SignalSet`: nothing is added or removed between arming and blocking.
 //! For a set that is nested in another poll, where the caller blocks, see [`SignalSet::arm`].
 //!
 //! # What a peer can do

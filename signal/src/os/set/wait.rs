@@ -21,11 +21,12 @@ const WAITS_BETWEEN_LOOKS: u32 = 8;
 const EVENTS: usize = 64;
 
 /// Rounds of spinning between two looks at the clock.
-const ROUNDS_PER_CLOCK: u32 = 32;
+const ROUNDS_PER_CLOCK: u32 = 8;
 
 impl<W: Window> SignalSet<W> {
     /// Waits until something is due: polls, spins for a while, arms, blocks. Returns false if time is up (`None`:
-    /// never) or a signal handler ran. With no time it only looks.
+    /// never) or a signal handler ran. With no time it only looks. After true, [`SignalSet::next_event`] may still find
+    /// nothing: a dishonest peer can pretend that something was raised.
     ///
     /// # Errors
     ///
