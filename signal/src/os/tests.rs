@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{ioctl_fionbio, write};
@@ -263,7 +263,9 @@ fn a_storm_is_muted_and_starves_nobody() {
         }
     });
     let mut served = 0;
+    let began = Instant::now();
     while set.counts().muted == 0 || !ringing.is_finished() {
+        assert!(Some(began.elapsed()) < LOST, "{:?}", set.counts());
         if set.wait(Some(Duration::from_millis(10))).unwrap() {
             served += channels(&mut set).len();
         }

@@ -47,7 +47,7 @@ mod tests {
         let mut last = [0; CLASSES];
         let mut served = [0; CLASSES];
         let mut longest = [0; CLASSES];
-        for turn in 1..=10_000_u32 {
+        for turn in 1..=1_000_u32 {
             let class = turns.choose(pending).unwrap();
             turns.serve(class, pending);
             longest[class] = longest[class].max(turn - last[class] - 1);
@@ -56,6 +56,6 @@ mod tests {
         }
         let bound = STARVATION_BOUND + CLASSES as u32 - 2;
         assert_eq!(longest.iter().max(), Some(&bound), "{longest:?}");
-        assert!(served[0] > 8_000, "{served:?}");
+        assert!(served[0] > 800, "{served:?}");
     }
 }

@@ -147,7 +147,7 @@ fn each_side_follows_the_other_to_new_memory() {
 
 #[test]
 fn hostile_sections_cost_a_kick_a_raise_and_a_scan_a_poll() {
-    let rounds = if cfg!(miri) { 50 } else { 5_000 };
+    let rounds = if cfg!(miri) { 20 } else { 5_000 };
     let layout = DoorbellLayout::new(300).unwrap();
     let words = layout.tree_bytes() as u64 / 8;
     let counting = Counting::default();
@@ -201,12 +201,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: if cfg!(miri) { 8 } else { 512 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: if cfg!(miri) { 4 } else { 512 }, ..ProptestConfig::default() })]
 
     /// Asleep without a kick, the receiver misses fewer raises than it asked to sleep through; each arming is answered
     /// at most once, and the kick is not early.
     #[test]
-    fn nobody_sleeps_through_what_it_armed_for(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 40 } else { 200 })) {
+    fn nobody_sleeps_through_what_it_armed_for(steps in prop::collection::vec(step(), 1..if cfg!(miri) { 25 } else { 200 })) {
         let Doorbell { tree, armed, layout, mut sender, mut receiver } = doorbell(80);
         // What the receiver has asked for and not been answered.
         let mut asleep_until = None;
