@@ -1,5 +1,5 @@
 //! How fast TCP goes from guest to guest through drivers, rings and the switch, all in one thread:
-//! `cargo run --release -p shmbus-devices --example net_throughput [MTU [MIB [WINDOW_KIB]]]`.
+//! `cargo run --release -p shmbus-devices --example net_throughput [MTU [MIB [QUEUE_SIZE [WINDOW_KIB]]]]`.
 //!
 //! One thread does the work of both guests and the host, so nothing here waits or signals.
 
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use shmbus_devices::net::addresses::Sources;
 use shmbus_devices::net::app::{Application, turn};
-use shmbus_devices::net::config::MAX_MTU;
 use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
@@ -82,14 +81,16 @@ fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<d
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mtu = arguments.next().map_or(Ok(MAX_MTU), |text| text.parse())?;
+    let mtu = arguments.next().map_or(Ok(9000), |text| text.parse())?;
     let mebibytes: u64 = arguments.next().map_or(Ok(4096), |text| text.parse())?;
-    let window = 1024
-        * arguments
-            .next()
-            .map_or(Ok(1024), |text| text.parse::<usize>())?;
+    let size = arguments.next().map_or(Ok(256), |text| text.parse())?;
+    let window = arguments
+        .next()
+        .map(|text| text.parse::<usize>())
+        .transpose()?;
 
-    let memory = QueueMemory::new(256, mtu)?;
+    let memory = QueueMemory::new(size, mtu)?;
+    let window = window.map_or(memory.tcp_window_bytes(), |kibibytes| kibibytes << 10);
     let (mut client, client_port) = guest(1, memory)?;
     let (mut server, server_port) = guest(2, memory)?;
     let mut switch = Switch::new(SwitchLimits::default());

@@ -186,31 +186,32 @@ impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {
     /// Takes the next chain of the transmit queue and copies it out: the guest may change it at any moment.
     fn take_transmitted(&mut self, frame: &mut [u8]) -> Result<Option<Taken>, GuestError> {
         let transmitq = &mut self.transmitq;
-        loop {
-            let taken = transmitq.queue.take(&transmitq.space, &mut self.segments);
-            let chain = match taken {
-                Ok(Some(chain)) => chain,
-                Ok(None) => match is_more_available(&mut transmitq.queue) {
-                    Ok(true) => continue,
-                    Ok(false) => return Ok(None),
-                    Err(fault) => return Err(transmitq.fault(fault)),
-                },
+        let mut taken = transmitq.queue.take(&transmitq.space, &mut self.segments);
+        if let Ok(None) = taken {
+            match is_more_available(&mut transmitq.queue) {
+                Ok(true) => taken = transmitq.queue.take(&transmitq.space, &mut self.segments),
+                Ok(false) => return Ok(None),
                 Err(fault) => return Err(transmitq.fault(fault)),
-            };
-            let mut header = [0; HEADER_BYTES];
-            let copied = chain
-                .read(&transmitq.space, 0, &mut header)
-                .and_then(|_| chain.read(&transmitq.space, HEADER_BYTES, frame));
-            let bytes = chain.readable_bytes().saturating_sub(HEADER_BYTES as u64);
-            let chain = chain.into_head();
-            return match copied {
-                Ok(_) => Ok(Some(Taken {
-                    chain,
-                    header: NetHeader::parse(&header),
-                    bytes,
-                })),
-                Err(reason) => Err(transmitq.unreachable(chain, reason)),
-            };
+            }
+        }
+        let chain = match taken {
+            Ok(Some(chain)) => chain,
+            Ok(None) => return Ok(None),
+            Err(fault) => return Err(transmitq.fault(fault)),
+        };
+        let mut header = [0; HEADER_BYTES];
+        let copied = chain
+            .read(&transmitq.space, 0, &mut header)
+            .and_then(|_| chain.read(&transmitq.space, HEADER_BYTES, frame));
+        let bytes = chain.readable_bytes().saturating_sub(HEADER_BYTES as u64);
+        let chain = chain.into_head();
+        match copied {
+            Ok(_) => Ok(Some(Taken {
+                chain,
+                header: NetHeader::parse(&header),
+                bytes,
+            })),
+            Err(reason) => Err(transmitq.unreachable(chain, reason)),
         }
     }
 

@@ -125,3 +125,26 @@ pub struct DeviceRegions<W> {
     /// Those of transmitq1.
     pub transmitq: QueueRegions<W>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::MAX_MTU;
+    use super::*;
+
+    #[test]
+    fn a_buffer_takes_any_frame_and_a_window_fits_the_queue() {
+        for (size, mtu) in [(256, 1500), (64, MAX_MTU), (1, 68), (32768, 9000)] {
+            let memory = QueueMemory::new(size, mtu).unwrap();
+            let buffer = memory.buffer_bytes() as usize;
+            assert!(buffer >= HEADER_BYTES + max_frame_bytes(mtu) && buffer.is_multiple_of(64));
+            assert_eq!(memory.buffers_bytes(), buffer * usize::from(size));
+            let segment = usize::from(mtu) - 40;
+            let segments = memory.tcp_window_bytes().div_ceil(segment);
+            assert!(
+                (1..=usize::from(size).div_ceil(2)).contains(&segments),
+                "{memory:?}"
+            );
+        }
+        assert_eq!(QueueMemory::new(3, 1500), Err(SetupError::Size { size: 3 }));
+    }
+}
