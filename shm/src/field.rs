@@ -112,7 +112,7 @@ impl<T: Word, W: Window> Entries<T, W> {
 ///
 /// A slot's copies are such records. The view borrows its window, so that carving it for one operation costs the
 /// bounds proof and nothing else.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Records<'w, W> {
     window: &'w W,
     offset: usize,
@@ -120,6 +120,16 @@ pub struct Records<'w, W> {
     stride: usize,
     payload_words: usize,
 }
+
+impl<W> Clone for Records<'_, W> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+// A view, whether or not its window can be copied.
+impl<W> Copy for Records<'_, W> {}
 
 impl<'w, W: Window> Records<'w, W> {
     /// The `count` records of `payload_words` words behind a header each, `stride` bytes apart, from byte `offset` of

@@ -15,7 +15,7 @@ const SLOTS: u32 = 2;
 const READS: u64 = 10_000_000;
 
 /// For each size class the reader goes on until it has been given so many values that were news to it.
-const NEWER: u64 = 2_000;
+const NEWER: u64 = 1_000;
 
 /// Size classes with their shares of the reads, in percent.
 const SIZE_CLASSES: [(u32, u64); 6] = [(8, 30), (16, 20), (56, 20), (64, 20), (512, 6), (4096, 4)];

@@ -9,7 +9,7 @@ use crate::window::Window;
 /// A head word, as its readers see it.
 ///
 /// The load is relaxed, which is all that is sanctioned on a read-only mapping; the kernel puts a fence behind it.
-pub trait HeadLoad {
+pub trait HeadLoad: Copy {
     /// Loads the word.
     fn load(&self) -> u64;
 }
@@ -35,11 +35,20 @@ impl<W: Window> HeadStore for &Field<u64, W> {
 }
 
 /// The head of slot `index` in a dense array of heads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct HeadAt<'a, W> {
     heads: &'a Entries<u64, W>,
     index: usize,
 }
+
+impl<W> Clone for HeadAt<'_, W> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W> Copy for HeadAt<'_, W> {}
 
 impl<'a, W: Window> HeadAt<'a, W> {
     /// The head at `index` modulo the array's length.

