@@ -2,15 +2,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmbus_fuzz::scripted;
-use shmbus_shm::{TreeLayout, TreeReader};
+use shmbus_fuzz::{scripted, tamper};
+use shmbus_shm::{TreeLayout, TreeReader, heap};
 
-fuzz_target!(|input: (u16, Vec<u8>, Vec<u8>)| {
-    let (leaves, contents, script) = input;
+fuzz_target!(|input: (u16, Vec<(u16, u16)>, &[u8])| {
+    let (leaves, words, script) = input;
     let Ok(layout) = TreeLayout::new(u32::from(leaves % 512)) else {
         return;
     };
-    let window = scripted(layout.bytes(), &contents, script);
+    let memory = heap(layout.bytes());
+    tamper(&memory, &words);
+    let window = scripted(&memory, script);
     let Ok(mut reader) = TreeReader::new(&window, layout, vec![0; layout.leaves() as usize]) else {
         return;
     };

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use shmbus_shm::testing::{Probe, Probed};
-use shmbus_shm::{Mapped, heap};
+use shmbus_shm::{Entries, Mapped, Window};
 
 /// The peer's script: each load takes one byte of it. A zero byte, or the script's end, lets the load find what is
 /// there; any other is followed by eight bytes that the load finds instead.
@@ -27,17 +28,20 @@ impl Probe for Script {
     }
 }
 
-/// Memory of `len` bytes, filled from `contents` as far as they go, whose peer then changes it as `script` says.
-pub fn scripted(len: usize, contents: &[u8], script: Vec<u8>) -> Probed<Mapped, Script> {
-    let memory = heap(len);
-    let filled = contents.len().min(len);
-    if let Ok(bytes) = shmbus_shm::Bytes::new(&memory, 0, filled) {
-        bytes.copy_from(0, &contents[..filled]);
+/// The same memory, which its peer changes as `script` says while it is looked at.
+pub fn scripted(memory: &Mapped, script: &[u8]) -> Probed<Mapped, Script> {
+    let script = Script {
+        bytes: Rc::new(RefCell::new(script.to_vec().into_iter())),
+    };
+    Probed::new(memory.clone(), script)
+}
+
+/// Overwrites 16-bit words, which the fuzzer gives by number: what a peer leaves behind.
+pub fn tamper(memory: &Mapped, words: &[(u16, u16)]) {
+    let count = (memory.len() / 2 + 1).next_power_of_two() / 2;
+    if let Ok(entries) = Entries::<u16, _>::new(memory, 0, count) {
+        for (word, value) in words {
+            entries.store(usize::from(*word), *value, Ordering::Relaxed);
+        }
     }
-    Probed::new(
-        memory,
-        Script {
-            bytes: Rc::new(RefCell::new(script.into_iter())),
-        },
-    )
 }

@@ -78,6 +78,7 @@ pub(crate) fn fuzz(project: &Project, options: &Options, tally: &mut Tally) -> R
                 "-rss_limit_mb=2048",
                 "-print_final_stats=1",
                 "-verbosity=0",
+                "-print_funcs=0",
             ])
             .args([corpus])
             .run(tally);
