@@ -326,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_refused() {
+        const HUGE: u64 = 2 << 20;
+        let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let Ok(fd) = memfd_create("huge", flags) else {
+            eprintln!("SKIPPED: the kernel has no huge pages of 2 MiB");
+            return;
+        };
+        ftruncate(&fd, HUGE).unwrap();
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::FUTURE_WRITE).unwrap();
+        assert!(matches!(
+            SharedMemory::from_peer(fd, HUGE, Access::Read),
+            Err(MemoryError::NotMemfd)
+        ));
+    }
+
+    #[test]
     fn the_last_window_unmaps() {
         let mapped = || {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

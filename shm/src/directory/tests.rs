@@ -76,7 +76,7 @@ fn follow<W: Window>(reader: &mut DirectoryReader<W, Vec<u64>>, found: &mut Foun
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        cases: if cfg!(miri) { 4 } else { 128 },
+        cases: if cfg!(miri) { 2 } else { 128 },
         ..ProptestConfig::default()
     })]
 
@@ -253,8 +253,65 @@ impl Probe for Switched {
 }
 
 #[test]
+fn an_entry_that_describes_no_region_says_why() {
+    let valid = encode(Some(&numbered(1)));
+    assert!(decode(&valid).is_ok());
+    let changed = |word: usize, value: u64| {
+        let mut words = valid;
+        words[word] = value;
+        decode(&words).unwrap_err().to_string()
+    };
+    let numbers = |kind: u64, class: u64| kind << 48 | class << 56;
+    for (error, reason) in [
+        (
+            changed(1, numbers(0, 0)),
+            "no kind of region has the number 0",
+        ),
+        (
+            changed(1, numbers(4, 0)),
+            "no kind of region has the number 4",
+        ),
+        (changed(1, numbers(3, 4)), "no priority class 4"),
+        (changed(2, 0), "more rights"),
+        (changed(3, 32), "no region has 8 bytes at offset 0x20"),
+        (
+            changed(4, u64::MAX),
+            "no region has 18446744073709551615 bytes",
+        ),
+        (changed(4, 0), "no region has 0 bytes"),
+        (changed(8, 3), "no permission 3"),
+        (changed(8, 2 << 8 | 2), "more rights"),
+    ] {
+        assert!(error.contains(reason), "{error}");
+    }
+    for (kind, params, reason) in [
+        (1, [256, 3], "no ring format has the number 3"),
+        (1, [0, 0], "a Split ring cannot have 0 entries"),
+        (1, [255, 0], "a Split ring cannot have 255 entries"),
+        (1, [1 << 16, 0], "a Split ring cannot have 65536 entries"),
+        (1, [0, 1], "a Packed ring cannot have 0 entries"),
+        (1, [32_769, 2], "a Tagged ring cannot have 32769 entries"),
+        (2, [0, 8], "a table of 0 slots"),
+        (2, [65_537, 8], "a table of 65537 slots"),
+        (2, [1, 12], "slots of 12 bytes"),
+        (2, [1, 4104], "slots of 4104 bytes"),
+        (2, [513, 8], "cannot lie in 4096 bytes"),
+        (2, [u64::MAX, u64::MAX], "a table of"),
+    ] {
+        let error = RegionKind::decode(kind, params, 4096)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(
+        RegionKind::decode(1, [255, 1], 4096).is_ok(),
+        "packed rings need no power of two"
+    );
+}
+
+#[test]
 fn a_scan_costs_what_changed() {
-    let entries = if cfg!(miri) { 256 } else { 16_384 };
+    let entries = if cfg!(miri) { 128 } else { 16_384 };
     let (layout, memory) = memory(entries);
     let mut writer = writer(&memory, layout);
     for place in 0..entries {
@@ -270,7 +327,7 @@ fn a_scan_costs_what_changed() {
     assert_eq!(follow(&mut reader, &mut found), Scan::Unchanged);
     assert_eq!(counting.loads() - before, 1);
 
-    for place in [3, 4, 250] {
+    for place in [3, 4, 120] {
         writer.publish(place, &numbered(2)).unwrap();
     }
     let before = counting.loads();
@@ -279,7 +336,7 @@ fn a_scan_costs_what_changed() {
     // The root, at most three wide levels, two groups of leaves, and three entries.
     let most = 1 + 3 * 64 + 2 * 64 + 3 * (crate::slot::max_loads(ENTRY_WORDS) as u64);
     assert!(loads <= most && loads < 600, "{loads}");
-    assert_eq!(found[&250], numbered(2));
+    assert_eq!(found[&120], numbered(2));
 }
 
 #[test]
@@ -320,7 +377,7 @@ fn a_writer_that_dies_anywhere_leaves_whole_entries() {
         if !dying.is_dead() {
             break;
         }
-        stores += 1;
+        stores += if cfg!(miri) { 37 } else { 1 };
     }
     assert!(stores > 7 * ENTRY_WORDS as u64);
 }

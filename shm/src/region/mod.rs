@@ -7,9 +7,13 @@ mod section;
 #[cfg(feature = "std")]
 mod backing;
 #[cfg(feature = "std")]
+mod error;
+#[cfg(feature = "std")]
 mod manager;
 #[cfg(feature = "std")]
 mod memory_map;
+#[cfg(feature = "std")]
+mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +24,13 @@ pub use section::{MemoryId, Section};
 #[cfg(feature = "std")]
 pub use backing::{Backing, BackingError, FixedWindows, OneMemory, OpenEnded};
 #[cfg(feature = "std")]
-pub use manager::{Lease, RegionError, RegionHandle, RegionManager, RegionSpec};
+pub use error::RegionError;
+#[cfg(feature = "std")]
+pub use manager::{Lease, RegionHandle, RegionManager};
 #[cfg(feature = "std")]
 pub use memory_map::{MemoryMap, MemoryMapError};
+#[cfg(feature = "std")]
+pub use spec::RegionSpec;
 
 /// How many priority classes there are. Class 0 is served first.
 pub const PRIORITY_CLASSES: u8 = 4;
