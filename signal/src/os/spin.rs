@@ -27,9 +27,10 @@ impl SpinBudget {
         self.grow();
     }
 
-    /// Spinning was in vain, and the sleep that followed took so long.
-    pub(super) fn slept(&mut self, time: Duration) {
-        if time < self.most {
+    /// Spinning was in vain; with the sleep that followed, news took so long. Only where the largest budget would have
+    /// spared the sleep is it worth a larger one: not on a machine where the sender waits for our processor.
+    pub(super) fn slept(&mut self, waited: Duration) {
+        if waited < self.most {
             self.grow();
         } else {
             self.now /= 2;

@@ -24,7 +24,7 @@ const EVENTS: usize = 64;
 const ROUNDS_PER_CLOCK: u32 = 8;
 
 impl<W: Window> SignalSet<W> {
-    /// Waits until something is due: polls, spins for a while, arms, blocks. Returns false if time is up (`None`:
+    /// Waits until something is due: polls, spins for a while, arms, blocks (in whole milliseconds). Returns false if time is up (`None`:
     /// never) or a signal handler ran. With no time it only looks. After true, [`SignalSet::next_event`] may still find
     /// nothing: a dishonest peer can pretend that something was raised.
     ///
@@ -55,8 +55,7 @@ impl<W: Window> SignalSet<W> {
             if self.arm() == Arm::Moved {
                 return Ok(true);
             }
-            let began = Instant::now();
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(began));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             self.counts.blocked += 1;
             let was_interrupted = self.collect(left)?;
             self.poll_awake();
