@@ -19,8 +19,8 @@ pub mod role {
     pub const CLOCKS: u16 = 0;
 }
 
-/// What [`Device::counters`] gives.
-pub(crate) const COUNTER_NAMES: [&str; 1] = ["published"];
+/// What [`Device::counters`] gives; the bound is that of the monotonic clock when it was last measured.
+pub(crate) const COUNTER_NAMES: [&str; 3] = ["published", "disruptions", "error_bound_ns"];
 
 /// How often the clocks are measured and published.
 const PERIOD_NS: u64 = 50_000_000;
@@ -107,5 +107,43 @@ impl Device for ClockDevice {
 
     fn counters(&self, values: &mut [u64; COUNTERS]) {
         values[0] = self.published;
+        if let Some(publisher) = &self.publisher {
+            let [_, monotonic] = publisher.clocks().samples();
+            values[1] = publisher.clocks().disruptions();
+            values[2] = monotonic.error_ns;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shmbus_shm::heap;
+
+    use super::*;
+    use crate::clock::{ClockKind, ClockReader, DisciplineLimits};
+
+    #[test]
+    fn a_started_device_tells_the_time_and_ticks() {
+        let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default()).unwrap();
+        let mut device = ClockDevice::new(clocks).unwrap();
+        assert_eq!(device.next_tick(), None);
+        assert!(device.start(&Regions::default()).is_err());
+        let request = device.regions()[0];
+        let window = heap(request.bytes);
+        let mut regions = Regions::default();
+        regions.insert(request.role, request.kind, window.clone());
+        device.start(&regions).unwrap();
+
+        let mut guest = ClockReader::local(window).unwrap();
+        let first = guest.sample(ClockKind::Monotonic).unwrap();
+        let due = device.next_tick().unwrap();
+        device.tick(due, &mut Outbox::default());
+        let second = guest.sample(ClockKind::Monotonic).unwrap();
+        assert!(second.counter > first.counter);
+        assert_eq!(device.next_tick(), Some(due + PERIOD_NS));
+        let mut counters = [0; COUNTERS];
+        device.counters(&mut counters);
+        assert_eq!(counters[0], 1);
+        assert_eq!(counters[2], second.error_ns);
     }
 }

@@ -30,6 +30,8 @@ pub struct HostClocks<C> {
     counter: C,
     utc: Discipline,
     monotonic: Discipline,
+    /// The disruption marker that both began with.
+    born: u64,
 }
 
 impl<C: Ticks> HostClocks<C> {
@@ -60,6 +62,7 @@ impl<C: Ticks> HostClocks<C> {
         Ok(Self {
             utc: follow(ClockKind::Utc, first.0, second.0)?,
             monotonic: follow(ClockKind::Monotonic, first.1, second.1)?,
+            born: disruption,
             counter,
         })
     }
@@ -69,6 +72,14 @@ impl<C: Ticks> HostClocks<C> {
         let utc = CounterPair::narrowest(&self.counter, realtime_ns, ATTEMPTS);
         let monotonic = CounterPair::narrowest(&self.counter, monotonic_ns, ATTEMPTS);
         [*self.utc.observe(utc), *self.monotonic.observe(monotonic)]
+    }
+
+    /// How often a clock was found set, or the counter to have jumped.
+    pub fn disruptions(&self) -> u64 {
+        [&self.utc, &self.monotonic]
+            .into_iter()
+            .map(|clock| clock.sample().disruption.wrapping_sub(self.born))
+            .fold(0, u64::saturating_add)
     }
 
     /// The newest samples, without reading the clocks.

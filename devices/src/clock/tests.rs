@@ -116,7 +116,7 @@ fn readers_in_other_threads_never_see_time_go_back() {
                 })
             })
             .collect();
-        for _ in 0..if cfg!(miri) { 3 } else { 1_000 } {
+        for _ in 0..if cfg!(miri) { 3 } else { 200 } {
             let _ = host.publish().unwrap();
             std::thread::yield_now();
         }

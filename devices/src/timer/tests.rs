@@ -239,7 +239,7 @@ impl Bus {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// None lost, none early, none that was superseded, each once, whatever the order of signals and reads.
     #[test]
