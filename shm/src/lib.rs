@@ -5,6 +5,15 @@
 //! without a check per access; the same code runs on mapped memory, on loom, on memory that lies, and on memory whose
 //! writer dies (`testing`).
 //!
+//! On windows stand:
+//!
+//! - [`slot`]: a cell whose readers always get its latest complete value; [`TreeWriter`] and [`TreeReader`]: what
+//!   changed among many, from a read-only mapping;
+//! - [`AddressSpace`]: a peer's addresses as bytes: offsets into a window, or a guest's memory (`vm-memory`);
+//! - [`Region`] and [`directory`]: what is registered where, told to the peer;
+//! - with `std`, `SharedMemory`: sealed memfds, and the checks on a peer's; `RegionManager`: places regions in them and
+//!   reuses their space when the last window on them is gone.
+//!
 //! ```
 //! use core::sync::atomic::Ordering;
 //! use shmbus_shm::{Entries, Field, heap};
