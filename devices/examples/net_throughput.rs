@@ -68,14 +68,8 @@ fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<d
     };
     let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
     let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
-    let config = StackConfig {
-        mac: MacAddress::local(number.into()),
-        address: Ipv4Addr::new(10, 0, 0, number),
-        prefix_len: 24,
-        gateway: None,
-        mtu: memory.mtu(),
-        random_seed: number.into(),
-    };
+    let address = Ipv4Addr::new(10, 0, 0, number);
+    let config = StackConfig::new(MacAddress::local(number.into()), address, 24, memory);
     Ok((Stack::new(driver, &config, Duration::ZERO)?, host))
 }
 

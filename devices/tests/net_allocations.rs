@@ -17,8 +17,12 @@ use shmbus_shm::{Mapped, OffsetSpace, heap};
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 type Host = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
 
+fn memory() -> QueueMemory {
+    QueueMemory::new(64, 1500).unwrap()
+}
+
 fn guest(switch: &mut Switch<Host>, sources: Sources) -> (Driver, PortId) {
-    let memory = QueueMemory::new(64, 1500).unwrap();
+    let memory = memory();
     let queue = || QueueRegions {
         driver: heap(memory.ring().driver_bytes()),
         device: heap(memory.ring().device_bytes()),
@@ -72,14 +76,7 @@ fn a_tcp_stream_allocates_nothing() {
     let [(mut client, client_port), (mut server, server_port)] = [1, 2].map(|number: u8| {
         let mac = MacAddress::local(number.into());
         let (driver, port) = guest(&mut switch, Sources::Only(mac));
-        let config = StackConfig {
-            mac,
-            address: address(number),
-            prefix_len: 24,
-            gateway: None,
-            mtu: 1500,
-            random_seed: 1,
-        };
+        let config = StackConfig::new(mac, address(number), 24, memory());
         (Stack::new(driver, &config, Duration::ZERO).unwrap(), port)
     });
     let (from, to) = (client.add_tcp(4096, 40_000), server.add_tcp(40_000, 4096));

@@ -42,14 +42,7 @@ fn address(guest: u8) -> Ipv4Addr {
 
 fn stack(guest: u8, regions: &DeviceRegions<Mapped>, memory: QueueMemory) -> Stack<Driver> {
     let driver = NetDriver::over_split_rings(regions, memory, DRIVER_FEATURES).unwrap();
-    let config = StackConfig {
-        mac: MacAddress::local(guest.into()),
-        address: address(guest),
-        prefix_len: 24,
-        gateway: None,
-        mtu: memory.mtu(),
-        random_seed: guest.into(),
-    };
+    let config = StackConfig::new(MacAddress::local(guest.into()), address(guest), 24, memory);
     Stack::new(driver, &config, Duration::ZERO).unwrap()
 }
 
@@ -111,24 +104,17 @@ fn transfer(directory: &std::path::Path, memory: QueueMemory) -> (Fetched, u64) 
             .attach(port, Sources::Only(MacAddress::local(guest.into())))
             .unwrap()
     });
-    let window_bytes = memory.tcp_window_bytes();
     let (host, over) = (thread::current(), AtomicBool::new(false));
     thread::scope(|scope| {
         let server = scope.spawn(|| {
-            let config = ServerConfig {
-                window_bytes,
-                ..ServerConfig::default()
-            };
+            let config = ServerConfig::default();
             let mut server = Server::new(&mut server_stack, directory, config).unwrap();
             run(&mut server_stack, &mut server, &host, |_| {
                 over.load(Ordering::Relaxed)
             });
         });
         let client = scope.spawn(|| {
-            let config = FetchConfig {
-                window_bytes,
-                ..FetchConfig::new(address(1), 80, "file")
-            };
+            let config = FetchConfig::new(address(1), 80, "file");
             let mut fetch = Fetch::new(&mut client_stack, config, std::io::sink(), Duration::ZERO);
             let mut outcome = None;
             run(&mut client_stack, &mut fetch, &host, |fetch| {

@@ -83,14 +83,7 @@ fn guest(switch: &mut Switch<Box<dyn Port>>) -> (Stack<Driver>, PortId) {
     };
     let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     let port = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
-    let config = StackConfig {
-        mac,
-        address: GUEST,
-        prefix_len: 24,
-        gateway: None,
-        mtu: 1500,
-        random_seed: 1,
-    };
+    let config = StackConfig::new(mac, GUEST, 24, memory);
     let stack = Stack::new(driver, &config, Duration::ZERO).unwrap();
     (
         stack,

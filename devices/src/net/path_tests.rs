@@ -102,14 +102,7 @@ impl Bus {
         let (mut stacks, mut ports) = (Vec::new(), Vec::new());
         for guest in 1..=guests {
             let memory = Memory::new(size, mtu);
-            let config = StackConfig {
-                mac: mac(guest),
-                address: address(guest),
-                prefix_len: 24,
-                gateway: None,
-                mtu,
-                random_seed: guest.into(),
-            };
+            let config = StackConfig::new(mac(guest), address(guest), 24, memory.layout);
             // The driver formats its areas before the device looks at them.
             stacks.push(Stack::new(memory.driver(), &config, Duration::ZERO).unwrap());
             ports.push(
@@ -387,18 +380,31 @@ fn wrong_addresses_headers_and_buffers_are_named() {
     descriptors(&memory.regions.transmitq).store(2 * head + 1, 11, Ordering::Relaxed);
     assert_eq!(host.receive(&mut frame).unwrap(), Received::Discarded);
 
-    // Segmentation was not negotiated.
-    driver.send(&[1; 60], Checksum::InFrame).unwrap();
-    let _ = driver.flush();
+    // A driver's word that its checksum is right counts for nothing.
     let buffers = Bytes::new(
         &memory.regions.transmitq.buffers,
         0,
         memory.layout.buffers_bytes(),
     )
     .unwrap();
-    for index in 0..16 {
-        buffers.copy_from(1 + index * memory.layout.buffer_bytes() as usize, &[1]);
-    }
+    let write_headers = |at: usize, value: u8| {
+        for index in 0..16 {
+            buffers.copy_from(at + index * memory.layout.buffer_bytes() as usize, &[value]);
+        }
+    };
+    driver.send(&[1; 60], Checksum::InFrame).unwrap();
+    let _ = driver.flush();
+    write_headers(0, 2);
+    let expected = Received::Frame {
+        bytes: 60,
+        checksum: Checksum::InFrame,
+    };
+    assert_eq!(host.receive(&mut frame).unwrap(), expected);
+
+    // Segmentation was not negotiated.
+    driver.send(&[1; 60], Checksum::InFrame).unwrap();
+    let _ = driver.flush();
+    write_headers(1, 1);
     let error = host.receive(&mut frame).unwrap_err();
     assert!(
         matches!(error, PortError::Guest(GuestError::Header(_))),
@@ -495,19 +501,8 @@ fn neither_side_panics_or_hangs_on_memory_that_lies() {
         }
 
         let (mut driver, mut host) = (hostile.driver(), memory.host());
-        let mut stack = Stack::new(
-            hostile.driver(),
-            &StackConfig {
-                mac: mac(1),
-                address: address(1),
-                prefix_len: 24,
-                gateway: None,
-                mtu: 1500,
-                random_seed: seed,
-            },
-            Duration::ZERO,
-        )
-        .unwrap();
+        let config = StackConfig::new(mac(1), address(1), 24, memory.layout);
+        let mut stack = Stack::new(hostile.driver(), &config, Duration::ZERO).unwrap();
         for round in 0..20 {
             let _ = (driver.send(&[3; 100], Checksum::InFrame), driver.flush());
             let _ = (

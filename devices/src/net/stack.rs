@@ -18,6 +18,7 @@ use super::mac_address::MacAddress;
 use super::phy::Phy;
 pub use super::phy::StackCounters;
 use super::port::{Notifications, Port, PortError};
+use super::queues::QueueMemory;
 
 /// Frames that are taken in before something is sent: one acknowledgement then answers them all.
 const BATCH: u32 = 32;
@@ -38,8 +39,31 @@ pub struct StackConfig {
     pub gateway: Option<Ipv4Addr>,
     /// The largest payload of a frame, in bytes, as the device told it.
     pub mtu: u16,
+    /// How much of a connection may be on its way, in bytes. What does not fit into the receive queue of a guest that
+    /// lags is lost, and sent again much later: see [`QueueMemory::tcp_window_bytes`].
+    pub window_bytes: usize,
     /// What port and sequence numbers begin with: different in each run.
     pub random_seed: u64,
+}
+
+impl StackConfig {
+    /// The configuration for a device with these queues, without a gateway, and with a seed of 0.
+    pub const fn new(
+        mac: MacAddress,
+        address: Ipv4Addr,
+        prefix_len: u8,
+        memory: QueueMemory,
+    ) -> Self {
+        Self {
+            mac,
+            address,
+            prefix_len,
+            gateway: None,
+            mtu: memory.mtu(),
+            window_bytes: memory.tcp_window_bytes(),
+            random_seed: 0,
+        }
+    }
 }
 
 /// The configuration cannot be used.
@@ -74,6 +98,7 @@ pub struct Stack<P: Port> {
     sockets: SocketSet<'static>,
     phy: Phy<P>,
     next_port: u16,
+    window_bytes: usize,
 }
 
 impl<P: Port> Stack<P> {
@@ -115,6 +140,7 @@ impl<P: Port> Stack<P> {
             interface,
             sockets: SocketSet::new(Vec::new()),
             phy,
+            window_bytes: config.window_bytes,
             next_port: FIRST_DYNAMIC_PORT + (config.random_seed % span) as u16,
         })
     }
@@ -195,8 +221,12 @@ impl<P: Port> Stack<P> {
         self.phy.fault.take()
     }
 
-    /// Adds a TCP socket with buffers of these sizes, in bytes, of at most 1 GiB. What is not acknowledged yet fills
-    /// the other side's receive buffer: one that is larger than its port's receive queue holds invites losses.
+    /// How much of a connection may be on its way, in bytes: how large a buffer for bulk data should be.
+    pub fn window_bytes(&self) -> usize {
+        self.window_bytes
+    }
+
+    /// Adds a TCP socket with buffers of these sizes, in bytes, of at most 1 GiB. See [`Stack::window_bytes`].
     pub fn add_tcp(&mut self, receive_bytes: usize, transmit_bytes: usize) -> SocketHandle {
         let buffer = |bytes: usize| tcp::SocketBuffer::new(vec![0; bytes.min(1 << 30)]);
         let mut socket = tcp::Socket::new(buffer(receive_bytes), buffer(transmit_bytes));

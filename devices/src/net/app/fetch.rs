@@ -43,8 +43,6 @@ pub struct FetchConfig {
     pub port: u16,
     /// The path, not escaped, with or without a `/` at its begin.
     pub path: String,
-    /// How much may be on its way, in bytes.
-    pub window_bytes: usize,
     /// How long connecting is tried, also while the server refuses.
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
@@ -52,13 +50,12 @@ pub struct FetchConfig {
 }
 
 impl FetchConfig {
-    /// A window of 1 MiB, ten seconds for connecting, thirty for a stall.
+    /// With ten seconds for connecting, and thirty for a stall.
     pub fn new(server: Ipv4Addr, port: u16, path: impl Into<String>) -> Self {
         Self {
             server,
             port,
             path: path.into(),
-            window_bytes: 1 << 20,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -174,7 +171,7 @@ impl<W: Write> Fetch<W> {
         now: Duration,
     ) -> Self {
         Self {
-            socket: stack.add_tcp(config.window_bytes, 4096),
+            socket: stack.add_tcp(stack.window_bytes(), 4096),
             state: State::Connecting {
                 until: now + config.connect_timeout,
                 retry: Some(now),
@@ -201,7 +198,13 @@ impl<W: Write> Fetch<W> {
         self.outcome.take()
     }
 
-    /// The writer, and the socket removed from the stack.
+    /// Whether the connection is closed on both sides. For a clean end take turns until it is.
+    pub fn has_closed<P: Port>(&self, stack: &mut Stack<P>) -> bool {
+        let state = stack.tcp(self.socket).state();
+        matches!(state, tcp::State::Closed | tcp::State::TimeWait)
+    }
+
+    /// Removes the socket from the stack, and a connection that is left with it; returns the writer.
     pub fn finish<P: Port>(self, stack: &mut Stack<P>) -> W {
         stack.tcp(self.socket).abort();
         stack.remove(self.socket);

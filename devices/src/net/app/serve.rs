@@ -34,8 +34,6 @@ pub struct ServerConfig {
     pub port: u16,
     /// Connections at a time; who comes when all are in use is refused.
     pub connections: usize,
-    /// How much may be on its way on each connection, in bytes.
-    pub window_bytes: usize,
     /// How long a request may take to arrive, and how long a client may be silent.
     pub patience: Duration,
 }
@@ -45,7 +43,6 @@ impl Default for ServerConfig {
         Self {
             port: 80,
             connections: 8,
-            window_bytes: 1 << 20,
             patience: Duration::from_secs(10),
         }
     }
@@ -132,7 +129,7 @@ impl Server {
         })?;
         let connections = (0..config.connections)
             .map(|_| Connection {
-                socket: stack.add_tcp(2 * MAX_REQUEST_BYTES, config.window_bytes),
+                socket: stack.add_tcp(2 * MAX_REQUEST_BYTES, stack.window_bytes()),
                 state: State::Closing { until: None },
             })
             .collect();

@@ -13,6 +13,7 @@ use super::serve::{Server, ServerConfig};
 use super::{Application, turn};
 use crate::net::mac_address::MacAddress;
 use crate::net::port::Port;
+use crate::net::queues::QueueMemory;
 use crate::net::stack::{Stack, StackConfig};
 use crate::net::test_port::TestPort;
 
@@ -42,14 +43,8 @@ impl Wire {
     fn new(room: usize, mtu: u16) -> Self {
         let (near, far) = TestPort::pair(room);
         let stack = |port, address: Ipv4Addr| {
-            let config = StackConfig {
-                mac: MacAddress::local(u32::from(address)),
-                address,
-                prefix_len: 24,
-                gateway: None,
-                mtu,
-                random_seed: 7,
-            };
+            let memory = QueueMemory::new(256, mtu).unwrap();
+            let config = StackConfig::new(MacAddress::local(address.into()), address, 24, memory);
             Stack::new(port, &config, Duration::ZERO).unwrap()
         };
         Self {
@@ -64,7 +59,7 @@ impl Wire {
         &mut self,
         server: &mut A,
         client: &mut B,
-        mut done: impl FnMut(&mut B) -> bool,
+        mut done: impl FnMut(&mut B, &mut Stack<TestPort>) -> bool,
     ) {
         loop {
             let before = (self.server.counters(), self.client.counters());
@@ -72,7 +67,7 @@ impl Wire {
                 turn(&mut self.server, server, self.now, 64),
                 turn(&mut self.client, client, self.now, 64),
             ];
-            if done(client) {
+            if done(client, &mut self.client) {
                 return;
             }
             if (self.server.counters(), self.client.counters()) != before
@@ -99,10 +94,13 @@ impl Wire {
         };
         let mut fetch = Fetch::new(&mut self.client, config, Vec::new(), self.now);
         let mut outcome = None;
-        self.run(server, &mut fetch, |fetch| {
+        self.run(server, &mut fetch, |fetch, _| {
             outcome = fetch.outcome();
             outcome.is_some()
         });
+        if let Some(Ok(_)) = outcome {
+            self.run(server, &mut fetch, |fetch, stack| fetch.has_closed(stack));
+        }
         (outcome.unwrap(), fetch.finish(&mut self.client))
     }
 }
@@ -238,7 +236,7 @@ fn bad_requests_get_an_answer_and_free_their_connection() {
             response: Vec::new(),
             closed: false,
         };
-        wire.run(&mut server, &mut raw, |raw| raw.closed);
+        wire.run(&mut server, &mut raw, |raw, _| raw.closed);
         let status = raw.response.get(9..12).unwrap_or_default();
         assert_eq!(String::from_utf8_lossy(status), expected, "{request}");
         wire.client.tcp(socket).abort();
@@ -255,7 +253,7 @@ fn a_fetch_says_why_it_failed() {
     let config = FetchConfig::new(SERVER, 81, "x");
     let mut fetch = Fetch::new(&mut wire.client, config, Vec::new(), Duration::ZERO);
     let mut outcome = None;
-    wire.run(&mut Nothing, &mut fetch, |fetch| {
+    wire.run(&mut Nothing, &mut fetch, |fetch, _| {
         outcome = fetch.outcome();
         outcome.is_some()
     });
@@ -279,7 +277,7 @@ fn a_fetch_says_why_it_failed() {
         wire.now,
     );
     let mut outcome = None;
-    wire.run(&mut server, &mut fetch, |fetch| {
+    wire.run(&mut server, &mut fetch, |fetch, _| {
         if fetch.progress().0 > 0 {
             fs::File::options()
                 .write(true)
@@ -310,7 +308,7 @@ fn echoes_are_counted_and_lost_ones_given_up() {
     };
     let mut ping = Ping::new(&mut wire.client, config);
     let mut echoes: Vec<Echo> = Vec::new();
-    wire.run(&mut Nothing, &mut ping, |ping| {
+    wire.run(&mut Nothing, &mut ping, |ping, _| {
         echoes.extend(ping.next_echo());
         ping.is_done()
     });
@@ -327,7 +325,7 @@ fn echoes_are_counted_and_lost_ones_given_up() {
     };
     let mut ping = Ping::new(&mut wire.client, config);
     let mut echo = None;
-    wire.run(&mut Nothing, &mut ping, |ping| {
+    wire.run(&mut Nothing, &mut ping, |ping, _| {
         echo = ping.next_echo().or(echo);
         ping.is_done()
     });
