@@ -3,6 +3,8 @@
 use shmbus_shm::{AddressError, WindowError};
 use shmbus_virtio::Features;
 
+use crate::device::ChainHead;
+
 /// What the device did wrong. The driver side latches it: the queue stops until it is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -263,4 +265,14 @@ pub enum CompleteError {
         /// How many are writable.
         writable: u64,
     },
+}
+
+/// A chain that was not completed: it is still the device's to complete.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Uncompleted {
+    /// Why.
+    pub reason: CompleteError,
+    /// The chain.
+    pub chain: ChainHead,
 }

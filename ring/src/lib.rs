@@ -73,5 +73,6 @@ pub use driver::{DriverFormat, DriverQueue, DriverSlot, Used};
 pub use event::Recheck;
 pub use fault::{
     AddError, ChainError, CompleteError, DeviceFault, DriverFault, Rejected, SetupError,
+    Uncompleted,
 };
 pub use positions::Positions;

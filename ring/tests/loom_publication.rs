@@ -26,8 +26,8 @@ fn echo(setting: Setting) -> Option<String> {
         let mut pump = |driver: &mut Driver, limit: u64| {
             while sent < limit && driver.free() >= 2 {
                 words.store(2 * sent as usize, 10 * (sent + 1), Relaxed);
-                let request = Buffer::new(2 * sent & 3, 8);
-                let answer = Buffer::new((2 * sent & 3) + 1, 8);
+                let request = Buffer::new((2 * sent) & 3, 8);
+                let answer = Buffer::new(((2 * sent) & 3) + 1, 8);
                 driver.add(&[request], &[answer], sent).unwrap();
                 sent += 1;
                 let _ = driver.publish();

@@ -7,7 +7,7 @@ use shmbus_shm::{AddressError, AddressSpace, Notify};
 use super::{Chain, ChainHead, DeviceFormat, DeviceSlot};
 use crate::descriptor::{Buffer, UsedElement};
 use crate::event::Recheck;
-use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError};
+use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError, Uncompleted};
 use crate::positions::Positions;
 
 /// The device side of a queue: takes chains of buffers that a driver lends, and returns them.
@@ -120,31 +120,31 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     ///
     /// # Errors
     ///
-    /// [`CompleteError`] if the chain is not this queue's, or `written` is more than it has writable bytes: mistakes
-    /// of the device, which change nothing in the queue.
+    /// [`Uncompleted`], with the chain, if it is not this queue's, or `written` is more than it has writable bytes:
+    /// mistakes of the device, which change nothing in the queue.
     #[inline]
     pub fn complete(
         &mut self,
         chain: impl Into<ChainHead>,
         written: u32,
-    ) -> Result<(), CompleteError> {
-        let ChainHead {
-            head,
-            life,
-            writable_bytes,
-            ..
-        } = chain.into();
-        if u64::from(written) > writable_bytes {
-            return Err(CompleteError::TooLong {
+    ) -> Result<(), Uncompleted> {
+        let chain = chain.into();
+        let head = chain.head;
+        if u64::from(written) > chain.writable_bytes {
+            let reason = CompleteError::TooLong {
                 head,
                 written,
-                writable: writable_bytes,
-            });
+                writable: chain.writable_bytes,
+            };
+            return Err(Uncompleted { reason, chain });
         }
         let slots = self.slots.as_mut();
         match slots.get_mut(usize::from(head)) {
-            Some(slot) if slot.in_flight && life == self.life => slot.in_flight = false,
-            _ => return Err(CompleteError::NotTaken { head }),
+            Some(slot) if slot.in_flight && chain.life == self.life => slot.in_flight = false,
+            _ => {
+                let reason = CompleteError::NotTaken { head };
+                return Err(Uncompleted { reason, chain });
+            }
         }
         self.in_flight -= 1;
         let element = UsedElement {

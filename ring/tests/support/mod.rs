@@ -1,4 +1,9 @@
 //! What several tests need: split rings over some memory, and both sides of them.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses its part"
+)]
 
+pub mod heap_ring;
 pub mod modelled;

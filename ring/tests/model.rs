@@ -1,0 +1,435 @@
+//! Driver against device, and both against a model: random batches, chains, indirect tables, suppression and
+//! completion in any order, from any start position, so that indices wrap.
+
+mod support;
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use shmbus_ring::split::{DeviceRing, DriverRing};
+use shmbus_ring::{AddError, Buffer, ChainHead, DeviceQueue, DriverQueue, Recheck, Rejected};
+use shmbus_shm::{Bytes, Mapped, Notify, OffsetSpace};
+use shmbus_virtio::Features;
+use support::heap_ring::{Device, Driver, Memory, bytes, space};
+
+/// Each chain has its own piece of memory: an indirect table, then buffers.
+const PIECE: u64 = 1024;
+const TABLE_BYTES: u64 = 256;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add {
+        readable: Vec<u8>,
+        writable: Vec<u8>,
+        indirect: bool,
+    },
+    PublishAvailable,
+    DevicePoll,
+    DeviceTake,
+    Complete(prop::sample::Index, u8),
+    PublishUsed,
+    DriverPoll,
+    DriverTake,
+    DriverNotifications(Option<u16>),
+    DeviceNotifications(bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let lengths = || prop::collection::vec(0_u8..60, 0..5);
+    let step = prop_oneof![
+        6 => (lengths(), lengths(), any::<bool>()).prop_map(|(readable, writable, indirect)| {
+            Step::Add { readable, writable, indirect }
+        }),
+        3 => Just(Step::PublishAvailable),
+        3 => Just(Step::DevicePoll),
+        6 => Just(Step::DeviceTake),
+        6 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, len)| Step::Complete(at, len)),
+        3 => Just(Step::PublishUsed),
+        3 => Just(Step::DriverPoll),
+        6 => Just(Step::DriverTake),
+        1 => prop::option::of(0_u16..6).prop_map(Step::DriverNotifications),
+        1 => any::<bool>().prop_map(Step::DeviceNotifications),
+    ];
+    prop::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
+}
+
+/// What the driver lent; it is the cookie as well, and as it is no copy it cannot come back twice.
+#[derive(Debug, PartialEq, Eq)]
+struct Lent {
+    number: u8,
+    piece: u64,
+    readable: Vec<Buffer>,
+    writable: Vec<Buffer>,
+    descriptors: u16,
+}
+
+#[derive(Debug)]
+struct Taken {
+    number: u8,
+    head: ChainHead,
+    writable: Vec<Buffer>,
+}
+
+/// One direction of the ring: what was placed and published in it, and what its reader asked for.
+#[derive(Debug, Default)]
+struct Direction<E> {
+    placed: Vec<E>,
+    published: VecDeque<E>,
+    /// How many of `published` the reader knows of.
+    polled: usize,
+    /// Counted without wrapping, from the start on.
+    index: u64,
+    taken: u64,
+    /// The entry that the reader wants to be told of (`VIRTIO_F_EVENT_IDX`).
+    event: u64,
+    enabled: bool,
+}
+
+impl<E> Direction<E> {
+    fn new() -> Self {
+        Self {
+            placed: Vec::new(),
+            published: VecDeque::new(),
+            polled: 0,
+            index: 0,
+            taken: 0,
+            event: 0,
+            enabled: true,
+        }
+    }
+
+    fn publish(&mut self, event_idx: bool) -> Notify {
+        let old = self.index;
+        self.index += self.placed.len() as u64;
+        self.published.extend(self.placed.drain(..));
+        let wanted = if event_idx {
+            (old..self.index).contains(&self.event)
+        } else {
+            self.enabled && old != self.index
+        };
+        if wanted { Notify::Yes } else { Notify::No }
+    }
+
+    fn poll(&mut self) -> usize {
+        self.polled = self.published.len();
+        self.polled
+    }
+
+    fn take(&mut self) -> Option<E> {
+        self.polled = self.polled.checked_sub(1)?;
+        self.taken += 1;
+        self.published.pop_front()
+    }
+
+    fn enable(&mut self, event_idx: bool, count: u64) -> Recheck {
+        let count = if event_idx { count } else { 1 };
+        self.enabled = true;
+        self.event = self.taken + count - 1;
+        if (self.published.len() as u64) < count {
+            Recheck::Empty
+        } else {
+            Recheck::Ready
+        }
+    }
+}
+
+struct Run {
+    space: OffsetSpace<Mapped>,
+    pieces: Vec<u64>,
+    driver: Driver<Lent>,
+    device: Device,
+    indirect: bool,
+    event_idx: bool,
+    size: u16,
+    free: u16,
+    number: u8,
+    available: Direction<(u8, Vec<Buffer>, Vec<Buffer>)>,
+    in_flight: Vec<Taken>,
+    used: Direction<(u8, u32)>,
+}
+
+/// The content of a chain's byte at `at`: what the driver wrote, or what the device answers.
+fn content(number: u8, at: usize, answer: bool) -> u8 {
+    number.wrapping_mul(7).wrapping_add(at as u8) ^ if answer { 0xff } else { 0 }
+}
+
+fn total(buffers: &[Buffer]) -> usize {
+    buffers.iter().map(|buffer| buffer.len as usize).sum()
+}
+
+impl Run {
+    fn new(size: u16, position: u16, features: Features, halves: bool) -> Self {
+        let memory = if halves {
+            Memory::with_halves(size)
+        } else {
+            Memory::new(size)
+        };
+        let driver = DriverRing::new(memory.areas(), features).unwrap();
+        let device = DeviceRing::new(memory.areas(), features).unwrap();
+        Self {
+            space: space(usize::from(size) * PIECE as usize),
+            pieces: (0..u64::from(size)).map(|piece| piece * PIECE).collect(),
+            driver: DriverQueue::with_heap_at(driver, position),
+            device: DeviceQueue::with_heap_at(device, position),
+            indirect: features.contains(Features::INDIRECT_DESC),
+            event_idx: features.contains(Features::EVENT_IDX),
+            size,
+            free: size,
+            number: 0,
+            available: Direction::new(),
+            in_flight: Vec::new(),
+            used: Direction::new(),
+        }
+    }
+
+    fn add(&mut self, readable: &[u8], writable: &[u8], indirect: bool) {
+        let Some(piece) = self.pieces.last().copied() else {
+            return;
+        };
+        let mut address = piece + TABLE_BYTES;
+        let mut place = |lengths: &[u8]| -> Vec<Buffer> {
+            lengths
+                .iter()
+                .map(|len| {
+                    let buffer = Buffer::new(address, u32::from(*len));
+                    address += u64::from(*len);
+                    buffer
+                })
+                .collect()
+        };
+        let (readable, writable) = (place(readable), place(writable));
+        let needed = readable.len() + writable.len();
+        self.number = self.number.wrapping_add(1);
+        let number = self.number;
+        let mut at = 0;
+        for buffer in &readable {
+            for offset in 0..buffer.len as usize {
+                bytes(&self.space, *buffer).copy_from(offset, &[content(number, at, false)]);
+                at += 1;
+            }
+        }
+
+        let descriptors = if indirect { 1 } else { needed as u16 };
+        let cookie = Lent {
+            number,
+            piece,
+            readable: readable.clone(),
+            writable: writable.clone(),
+            descriptors,
+        };
+        let expected = if needed == 0 {
+            Some(AddError::Empty)
+        } else if needed > usize::from(self.size) {
+            Some(AddError::TooManyDescriptors {
+                needed,
+                limit: usize::from(self.size),
+            })
+        } else if indirect && !self.indirect {
+            Some(AddError::IndirectNotNegotiated)
+        } else if descriptors > self.free {
+            Some(AddError::Full {
+                needed: usize::from(descriptors),
+                free: self.free,
+            })
+        } else {
+            None
+        };
+        let result = if indirect {
+            let table =
+                Bytes::new(self.space.window(), piece as usize, TABLE_BYTES as usize).unwrap();
+            self.driver
+                .add_indirect(&readable, &writable, &table, piece, cookie)
+        } else {
+            self.driver.add(&readable, &writable, cookie)
+        };
+        match (result, expected) {
+            (Ok(()), None) => {
+                self.pieces.pop();
+                self.free -= descriptors;
+                self.available.placed.push((number, readable, writable));
+            }
+            (Err(Rejected { reason, cookie }), Some(expected)) => {
+                assert_eq!(reason, expected);
+                assert_eq!(cookie.number, number, "another chain's cookie");
+            }
+            (result, expected) => panic!("{result:?}, expected {expected:?}"),
+        }
+        assert_eq!(self.driver.free(), self.free);
+    }
+
+    fn device_take(&mut self) {
+        let mut segments = [Buffer::default(); 16];
+        let chain = self.device.take(&self.space, &mut segments).unwrap();
+        let Some((number, readable, writable)) = self.available.take() else {
+            assert_eq!(chain, None);
+            return;
+        };
+        let chain = chain.expect("a chain is available");
+        assert_eq!(chain.readable(), readable);
+        assert_eq!(chain.writable(), writable);
+        assert_eq!(chain.readable_bytes(), total(&readable) as u64);
+        assert_eq!(chain.writable_bytes(), total(&writable) as u64);
+        let mut copy = [0; 300];
+        let count = chain.read(&self.space, 0, &mut copy).unwrap();
+        assert_eq!(count, total(&readable));
+        assert!((0..count).all(|at| copy[at] == content(number, at, false)));
+        let mut tail = [0; 10];
+        let skip = count.saturating_sub(10);
+        let tail_len = chain.read(&self.space, skip, &mut tail).unwrap();
+        assert_eq!(tail[..tail_len], copy[skip..count]);
+        self.in_flight.push(Taken {
+            number,
+            head: chain.into_head(),
+            writable,
+        });
+    }
+
+    fn complete(&mut self, which: prop::sample::Index, len: u8) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let Taken {
+            number,
+            head,
+            writable,
+        } = self
+            .in_flight
+            .swap_remove(which.index(self.in_flight.len()));
+        let written = usize::from(len).min(total(&writable));
+        let mut at = 0;
+        for buffer in &writable {
+            for offset in 0..buffer.len as usize {
+                if at < written {
+                    bytes(&self.space, *buffer).copy_from(offset, &[content(number, at, true)]);
+                }
+                at += 1;
+            }
+        }
+        self.device.complete(head, written as u32).unwrap();
+        self.used.placed.push((number, written as u32));
+    }
+
+    fn driver_take(&mut self) {
+        let used = self.driver.take().unwrap();
+        let Some((number, written)) = self.used.take() else {
+            assert_eq!(used, None);
+            return;
+        };
+        let used = used.expect("a chain came back");
+        let lent = used.cookie;
+        assert_eq!((lent.number, used.written), (number, written));
+        let mut at = 0;
+        for buffer in &lent.writable {
+            for offset in 0..buffer.len as usize {
+                if at < written as usize {
+                    let mut byte = [0];
+                    bytes(&self.space, *buffer).copy_to(offset, &mut byte);
+                    assert_eq!(byte, [content(number, at, true)]);
+                }
+                at += 1;
+            }
+        }
+        self.free += lent.descriptors;
+        self.pieces.push(lent.piece);
+        assert_eq!(self.driver.free(), self.free);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Add {
+                readable,
+                writable,
+                indirect,
+            } => self.add(readable, writable, *indirect),
+            Step::PublishAvailable => assert_eq!(
+                self.driver.publish(),
+                self.available.publish(self.event_idx)
+            ),
+            Step::DevicePoll => assert_eq!(
+                usize::from(self.device.poll().unwrap()),
+                self.available.poll()
+            ),
+            Step::DeviceTake => self.device_take(),
+            Step::Complete(which, len) => self.complete(*which, *len),
+            Step::PublishUsed => {
+                assert_eq!(self.device.publish(), self.used.publish(self.event_idx));
+            }
+            Step::DriverPoll => {
+                assert_eq!(usize::from(self.driver.poll().unwrap()), self.used.poll());
+            }
+            Step::DriverTake => self.driver_take(),
+            Step::DriverNotifications(None) => {
+                self.driver.disable_notifications();
+                self.used.enabled = false;
+            }
+            Step::DriverNotifications(Some(count)) => {
+                let in_flight = self.driver.positions().in_flight;
+                let count_asked = u64::from((*count).min(in_flight).max(1));
+                assert_eq!(
+                    self.driver.enable_notifications_after(*count),
+                    self.used.enable(self.event_idx, count_asked)
+                );
+            }
+            Step::DeviceNotifications(false) => {
+                self.device.disable_notifications();
+                self.available.enabled = false;
+            }
+            Step::DeviceNotifications(true) => assert_eq!(
+                self.device.enable_notifications(),
+                self.available.enable(self.event_idx, 1)
+            ),
+        }
+        assert_eq!(
+            usize::from(self.device.positions().in_flight),
+            self.in_flight.len()
+        );
+    }
+
+    /// Brings everything back: nothing was lost, and no descriptor leaked.
+    fn drain(&mut self) {
+        self.step(&Step::PublishAvailable);
+        self.step(&Step::DevicePoll);
+        for _ in 0..=self.size {
+            self.step(&Step::DeviceTake);
+        }
+        while let Some(taken) = self.in_flight.pop() {
+            self.used.placed.push((taken.number, 0));
+            self.device.complete(taken.head, 0).unwrap();
+        }
+        self.step(&Step::PublishUsed);
+        self.step(&Step::DriverPoll);
+        for _ in 0..=self.size {
+            self.step(&Step::DriverTake);
+        }
+        assert_eq!(self.driver.free(), self.size);
+        assert_eq!(self.driver.positions().in_flight, 0);
+        assert_eq!(self.pieces.len(), usize::from(self.size));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 8 } else { 400 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn both_sides_do_what_the_model_does(
+        shift in 0_u32..6,
+        position in prop_oneof![any::<u16>(), 0xff80_u16..=0xffff],
+        indirect: bool,
+        event_idx: bool,
+        halves: bool,
+        steps in steps(),
+    ) {
+        let mut features = Features::empty();
+        features.set(Features::INDIRECT_DESC, indirect);
+        features.set(Features::EVENT_IDX, event_idx);
+        let mut run = Run::new(1 << shift, position, features, halves);
+        for step in &steps {
+            run.step(step);
+        }
+        run.drain();
+    }
+}
