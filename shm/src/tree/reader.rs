@@ -147,48 +147,72 @@ impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
         self.sweep(sweep, visit)
     }
 
-    fn sweep(
-        &mut self,
-        mut sweep: Sweep,
-        mut visit: impl FnMut(u32, u64) -> ControlFlow<()>,
-    ) -> Scan {
-        let layout = self.nodes.layout;
+    fn sweep(&mut self, mut sweep: Sweep, visit: impl FnMut(u32, u64) -> ControlFlow<()>) -> Scan {
         let seen = self.seen.as_mut();
-        let leaves = seen.len().min(layout.leaves() as usize);
-        let group = (1 << layout.shift(layout.levels() - 1)) - 1;
-        let mut entering = true;
-        'groups: while sweep.leaf < leaves {
-            // Skip what has not changed, from the widest level down. A node is looked at when the scan comes to its
-            // first leaf, and when a paused scan comes back into its middle.
-            for (level, stamps) in self.nodes.levels().iter().enumerate().skip(1) {
-                let shift = layout.shift(level);
-                let below = (1 << shift) - 1;
-                if (entering || sweep.leaf & below == 0)
-                    && stamps.load(sweep.leaf >> shift, Relaxed) <= self.stamp
-                {
-                    sweep.leaf = (sweep.leaf | below) + 1;
-                    entering = false;
-                    continue 'groups;
-                }
-            }
-            entering = false;
-            let end = leaves.min((sweep.leaf | group) + 1);
-            for (leaf, seen) in (sweep.leaf..end).zip(&mut seen[sweep.leaf..end]) {
-                // Acquire: what was written before the generation is visible to who is told of it.
-                let generation = self.nodes.leaves.load(leaf, Acquire);
-                if generation == *seen {
-                    continue;
-                }
-                *seen = generation;
-                if visit(leaf as u32, generation).is_break() {
-                    sweep.leaf = leaf + 1;
-                    self.paused = Some(sweep);
-                    return Scan::Paused;
-                }
-            }
-            sweep.leaf = end;
+        let count = seen.len().min(self.nodes.layout.leaves() as usize);
+        let mut descent = Descent {
+            nodes: &self.nodes,
+            seen: &mut seen[..count],
+            since: self.stamp,
+            from: sweep.leaf,
+            visit,
+        };
+        if descent.below(0, 0).is_break() {
+            sweep.leaf = descent.from;
+            self.paused = Some(sweep);
+            return Scan::Paused;
         }
         self.stamp = sweep.target;
         Scan::Finished
+    }
+}
+
+/// The way of one scan through the tree.
+struct Descent<'a, W, F> {
+    nodes: &'a Nodes<W>,
+    /// A word for each leaf.
+    seen: &'a mut [u64],
+    /// Nodes with a later stamp have news below.
+    since: u64,
+    /// Leaves before this one are done.
+    from: usize,
+    visit: F,
+}
+
+impl<W: Window, F: FnMut(u32, u64) -> ControlFlow<()>> Descent<'_, W, F> {
+    /// Visits what changed below node `node` of level `level`. It is as deep as the tree: four levels at most.
+    fn below(&mut self, level: usize, node: usize) -> ControlFlow<()> {
+        let layout = self.nodes.layout;
+        let shift = layout.shift(level + 1);
+        let children = 1 << (layout.shift(level) - shift);
+        // Of the nodes that the scan began in the middle of, what lies before is done.
+        let first = (node * children).max(self.from >> shift);
+        let end = ((node + 1) * children).min(self.seen.len().div_ceil(1 << shift));
+        let Some(stamps) = self.nodes.levels().get(level + 1) else {
+            return self.leaves(first, end);
+        };
+        for child in first..end {
+            if stamps.load(child, Relaxed) > self.since {
+                self.below(level + 1, child)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Visits what changed of the leaves from `first` to before `end`.
+    fn leaves(&mut self, first: usize, end: usize) -> ControlFlow<()> {
+        let Some(seen) = self.seen.get_mut(first..end) else {
+            return ControlFlow::Continue(());
+        };
+        for (leaf, seen) in (first..end).zip(seen) {
+            // Acquire: what was written before the generation is visible to who is told of it.
+            let generation = self.nodes.leaves.load(leaf, Acquire);
+            if generation != *seen {
+                *seen = generation;
+                self.from = leaf + 1;
+                (self.visit)(leaf as u32, generation)?;
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
