@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vm_memory::bitmap::{BS, BitmapSlice};
+use vm_memory::bitmap::{BS, Bitmap, BitmapSlice};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
 use super::{Access, AddressError, AddressSpace, SharedBytes};
@@ -40,8 +40,8 @@ impl<M: GuestMemory> GuestSpace<M> {
     /// A window on the `len` bytes at `address`, for what is resolved once and used for long: the areas of a ring. The
     /// window keeps the guest memory mapped.
     ///
-    /// Two things are its user's to do. Stores through the window are not marked in the dirty bitmap. And when the
-    /// IOMMU takes the mapping away, the window must be dropped. vm-memory's `xen` feature, with which memory is mapped
+    /// Two things are its user's to do. Stores through the window are not marked in the dirty bitmap, but for
+    /// [`GuestSpace::mark_dirty`]. And when the IOMMU takes the mapping away, the window must be dropped. vm-memory's `xen` feature, with which memory is mapped
     /// for each access, is not supported.
     ///
     /// # Errors
@@ -60,6 +60,21 @@ impl<M: GuestMemory> GuestSpace<M> {
                 contiguous: piece.len() as u32,
             }
         })
+    }
+
+    /// Marks the `len` bytes at `address` in the dirty bitmap, after stores through a window on them.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError`], as for writing there.
+    pub fn mark_dirty(&self, address: u64, len: u32) -> Result<(), AddressError> {
+        let mut done = 0;
+        while done < len {
+            let piece = self.translate(address + u64::from(done), len - done, Access::Write)?;
+            piece.slice.bitmap().mark_dirty(0, piece.len());
+            done += piece.len() as u32;
+        }
+        Ok(())
     }
 
     /// Why a range was refused: vm-memory has one error for what is not there and what may not be accessed.
@@ -145,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{Field, Window};
     use core::sync::atomic::Ordering::Relaxed;
-    use vm_memory::bitmap::{AtomicBitmap, Bitmap};
+    use vm_memory::bitmap::AtomicBitmap;
     use vm_memory::iommu::{Error as IommuError, IotlbIterator, IovaRange};
     use vm_memory::{
         GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, Iommu, IommuMemory, Iotlb,
@@ -293,6 +308,20 @@ mod tests {
         assert_eq!(buffer.copy_from(8, b"dirty"), 5);
         assert!(dirty(space.memory(), 0x10_0000));
         assert!(!dirty(space.memory(), 0));
+    }
+
+    #[test]
+    fn what_was_stored_through_a_window_is_marked_when_told() {
+        let space = GuestSpace::new(Arc::new(memory()));
+        let window = space.window(4096, 64, Access::ReadWrite).unwrap();
+        Field::<u64, _>::new(&window, 0).unwrap().store(1, Relaxed);
+        assert!(!dirty(space.memory(), 4096));
+        space.mark_dirty(4096, 64).unwrap();
+        assert!(dirty(space.memory(), 4096) && !dirty(space.memory(), 0));
+        space.mark_dirty(4095, 2).unwrap();
+        assert!(dirty(space.memory(), 0), "across two regions");
+        assert!(space.mark_dirty(8191, 2).is_err());
+        assert!(space.mark_dirty(u64::MAX, 2).is_err());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub fn encode(region: Option<&Region>) -> [u64; ENTRY_WORDS] {
 
 /// The region that an entry describes; `None` for a vacant place. The words may be a peer's.
 ///
-/// That the region lies inside its memory is checked when that is [mapped](crate::MemoryMap::window). Regions of
+/// That the region lies inside its memory is checked when that is mapped (`MemoryMap::window`). Regions of
 /// different entries may overlap, if the writer is not honest.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! one writer is the side that registers regions. A reader needs a read-only mapping and storage of two words for an
 //! entry: it finds what changed in time proportional to that, and gets each entry whole, or a typed error.
 //!
-//! Entries change one at a time. When a scan has [finished](Scan::Finished) and [`DirectoryReader::is_unchanged`] then
+//! Entries change one at a time. When a scan has [finished](crate::Scan::Finished) and [`DirectoryReader::is_unchanged`] then
 //! holds, what was reported is what the directory held at that moment, as a whole.
 //!
 //! The directory lies at the start of memory [`MemoryId::HOST`](crate::MemoryId::HOST). `docs/abi.md` gives the layout.
@@ -43,8 +43,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! [`Scan::Finished`]: crate::Scan::Finished
 
 mod entry;
 mod header;

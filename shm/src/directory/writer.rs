@@ -53,7 +53,7 @@ impl<W: Window, S: AsMut<[u64]>> DirectoryWriter<W, S> {
     }
 
     /// Puts a region in a place, or changes what is said of it there. A region's place is its
-    /// [handle's slot](crate::RegionHandle::slot). Wait-free; reads nothing back.
+    /// handle's (`RegionHandle::slot`). Wait-free; reads nothing back.
     ///
     /// # Errors
     ///

@@ -185,7 +185,8 @@ impl RegionManager {
     ///
     /// # Errors
     ///
-    /// [`BackingError::NotPlanned`], [`BackingError::WrongSize`].
+    /// [`BackingError::NotPlanned`](super::BackingError::NotPlanned) and
+    /// [`BackingError::WrongSize`](super::BackingError::WrongSize), in [`RegionError::Backing`].
     pub fn attach(&self, memory: MemoryId, epoch: u64, window: Mapped) -> Result<(), RegionError> {
         let section = memory.section();
         let mut state = self.shared.state.lock();
@@ -253,8 +254,8 @@ impl RegionManager {
     ///
     /// # Errors
     ///
-    /// [`RegionError::Unregistered`], [`RegionError::Revoked`], or [`BackingError::NotMapped`] while its memory is
-    /// only planned.
+    /// [`RegionError::Unregistered`], [`RegionError::Revoked`], or, while its memory is only planned,
+    /// [`BackingError::NotMapped`](super::BackingError::NotMapped).
     pub fn lease(&self, handle: RegionHandle) -> Result<Lease, RegionError> {
         let state = self.shared.state.lock();
         let registered = state.registered(handle)?;

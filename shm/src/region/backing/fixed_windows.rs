@@ -10,7 +10,7 @@ use crate::region::{MemoryId, Placement, Section};
 /// when the region is no longer used.
 ///
 /// `F` sets a window up: it makes the memory with the id and of the size in bytes that it is given. Dropping that
-/// memory tears the window down.
+/// memory tears the window down. Both happen under the region manager's lock: neither may call it.
 #[derive(Debug)]
 pub struct FixedWindows<F> {
     section: Section,
