@@ -301,3 +301,38 @@ fn a_stalled_guest_loses_frames_and_the_driver_sees_back_pressure() {
         assert_eq!(host.send(&frame, Checksum::InFrame).unwrap(), Sent::Taken);
     }
 }
+
+/// A side that found nothing is told of the next frame, once; one that is still at work is not.
+#[test]
+fn who_found_nothing_is_told_and_nobody_else() {
+    let memory = Memory::new(16, 1500);
+    let (mut driver, mut host) = (memory.driver(), memory.host());
+    let _ = driver.flush();
+    let (frame, mut buffer) = ([5; 60], [0; 2000]);
+    for round in 0..100 {
+        // Event indices begin at 0: the first frames are told of although nobody asked.
+        let asked = round > 0;
+        assert_eq!(host.receive(&mut buffer).unwrap(), Received::Empty);
+        for first in [true, false] {
+            driver.send(&frame, Checksum::InFrame).unwrap();
+            assert_eq!(driver.flush().transmitq.is_needed(), first);
+        }
+        for _ in 0..2 {
+            assert_ne!(host.receive(&mut buffer).unwrap(), Received::Empty);
+        }
+        assert!(!(host.flush().any() && asked), "the driver has room");
+
+        assert_eq!(driver.receive(&mut buffer).unwrap(), Received::Empty);
+        for first in [true, false] {
+            host.send(&frame, Checksum::InFrame).unwrap();
+            assert_eq!(host.flush().receiveq.is_needed(), first);
+        }
+        for _ in 0..2 {
+            assert_ne!(driver.receive(&mut buffer).unwrap(), Received::Empty);
+        }
+        assert!(
+            !(driver.flush().any() && asked),
+            "the host does not wait for buffers"
+        );
+    }
+}
