@@ -65,7 +65,12 @@ fn copy_out(
     while !to.is_empty() {
         let piece = next_piece(space, address, to.len() as u32, Access::Read)?;
         let count = piece.copy_to(0, to);
-        // `next_piece` checked that the piece has bytes, and no more than were asked for.
+        if count == 0 {
+            return Err(AddressError::Unmapped {
+                address,
+                len: to.len() as u32,
+            });
+        }
         address = address.wrapping_add(count as u64);
         to = &mut to[count..];
     }
