@@ -91,8 +91,24 @@ fn who_arms_in_the_middle_of_a_poll_is_told_to_go_on() {
     let _ = sender.raise(2).unwrap();
     let _ = receiver.poll_some(|_, _| core::ops::ControlFlow::Break(()));
     assert_eq!(receiver.arm(), Arm::Moved);
+    assert_eq!(receiver.arm_at(100), Arm::Moved);
     receiver.poll(|channel, _| assert_eq!(channel, 2));
     assert_eq!(receiver.arm(), Arm::Armed);
+}
+
+#[test]
+fn nobody_sleeps_on_a_root_that_fell() {
+    let Doorbell {
+        tree,
+        mut sender,
+        mut receiver,
+        ..
+    } = doorbell(3);
+    let _ = sender.raise(0).unwrap();
+    let _ = sender.raise(1).unwrap();
+    receiver.poll(|_, _| ());
+    Field::<u64, _>::new(&tree, 0).unwrap().store(1, Relaxed);
+    assert_eq!(receiver.arm(), Arm::Moved);
 }
 
 #[test]
