@@ -312,6 +312,7 @@ mod tests {
 
     /// A guest that signals all the time, and changes more than a turn takes, costs a turn each, and no memory.
     #[test]
+    #[cfg_attr(miri, ignore = "too many timers for an interpreter")]
     fn a_turn_is_bounded_and_unfinished_guests_are_kept_once() {
         let mut device = TimerDevice::new(TIMERS).unwrap();
         let regions = regions(&device);
