@@ -165,6 +165,22 @@ fn a_reader_follows_its_writer_to_new_memory() {
     assert_eq!(reported(&mut reader), [(3, 1)]);
 }
 
+#[test]
+fn a_root_that_falls_hides_nothing() {
+    let layout = TreeLayout::new(300).unwrap();
+    let (window, mut writer, mut reader) = tree(layout);
+    for generation in 1..=5 {
+        writer.mark(200, generation);
+    }
+    assert_eq!(reported(&mut reader), [(200, 5)]);
+    // A writer that formats memory which is being read is not honest, but it is found out.
+    let mut writer = TreeWriter::create(&window, layout).unwrap();
+    writer.mark(9, 1);
+    assert_eq!(reported(&mut reader), [(9, 1)]);
+    writer.mark(200, 6);
+    assert_eq!(reported(&mut reader), [(200, 6)]);
+}
+
 /// Whatever memory holds, a scan makes at most a load a word and reports each leaf at most once.
 #[test]
 fn a_hostile_tree_costs_a_bounded_scan() {
