@@ -71,7 +71,7 @@ impl<W: Window> SignalSet<W> {
         }
     }
 
-    /// Gets ready to sleep on [`SignalSet::as_fd`], for a set that is nested in another poll. After [`Arm::Armed`] the
+    /// Gets ready to sleep on [`SignalSet::as_fd`](std::os::fd::AsFd::as_fd), for a set that is nested in another poll. After [`Arm::Armed`] the
     /// descriptor becomes readable when something is due: call [`SignalSet::wait`] with no time then. Whatever is added
     /// meanwhile makes it readable too.
     ///
