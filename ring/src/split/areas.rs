@@ -1,12 +1,13 @@
 //! The three areas, carved out of their windows once: sizes and bounds are frozen here.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use shmbus_shm::{Entries, Field, Window, WindowError};
 
 use super::layout::{Layout, LegacyLayout, RING_HEADER_BYTES};
 use crate::descriptor::{Descriptor, UsedElement};
 use crate::fault::SetupError;
+use crate::positions::Positions;
 
 /// A split ring's three areas. They may lie in different memories.
 #[derive(Clone, Debug)]
@@ -77,6 +78,19 @@ impl<W: Window> Areas<W> {
     /// The queue's size, in entries.
     pub fn size(&self) -> u16 {
         self.size
+    }
+
+    /// What the two sides have published, for an observer who needs no more than to read the areas. Nobody is
+    /// stopped, so this is a glance: either side may have gone on, and a hostile one may say anything.
+    pub fn published(&self) -> Positions {
+        // The used index first: an honest device never overtakes the driver, so the difference is not negative.
+        let used = self.used.idx.load(Acquire);
+        let available = self.available.idx.load(Relaxed);
+        Positions {
+            available,
+            used,
+            in_flight: available.wrapping_sub(used),
+        }
     }
 }
 
@@ -203,7 +217,7 @@ mod tests {
     use super::*;
     use shmbus_shm::heap;
 
-    /// FIELD-NOTES' defect 9: pointer and length travel together. A size that does not fit its window is refused at
+    /// Number 9 of the field notes' defects: pointer and length travel together. A size that does not fit its window is refused at
     /// set-up, and no later access depends on a size that anybody can change.
     #[test]
     fn defect_9_a_size_beyond_its_window_is_refused() {
@@ -221,6 +235,26 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn an_observer_sees_what_is_published() {
+        let layout = Layout::new(4).unwrap().legacy(64).unwrap();
+        let memory = heap(layout.bytes());
+        assert!(Areas::legacy(layout, &memory.narrow(0, layout.bytes() - 1).unwrap()).is_err());
+        let areas = Areas::legacy(layout, &memory).unwrap();
+        // A legacy ring of 4: available ring behind 64 bytes of descriptors, used ring on the next line.
+        let word = |offset| Field::<u16, _>::new(&memory, offset).unwrap();
+        word(64 + 2).store(1, Relaxed);
+        word(128 + 2).store(0xfffe, Relaxed);
+        assert_eq!(
+            areas.published(),
+            Positions {
+                available: 1,
+                used: 0xfffe,
+                in_flight: 3
+            }
+        );
     }
 
     #[test]
