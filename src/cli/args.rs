@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::device_spec::DeviceSpec;
+use super::url::Url;
+
+/// A shared-memory bus for virtual machines: rings and latest-value tables between processes that do not trust each
+/// other.
+///
+/// Start with `shmbus demo`. By hand, in three terminals: `shmbus host --socket /tmp/bus --device net --device clock
+/// --device timer`, then `shmbus guest --socket /tmp/bus net serve .`, then `shmbus guest --socket /tmp/bus net fetch
+/// 10.111.0.1:80/Cargo.toml`. `RUST_LOG=debug` shows what happens.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Do the main job in one command: a host and some guests on one bus, a file over TCP between them, verified.
+    Demo(DemoArgs),
+    /// Serve devices on a bus, for guests that connect to a socket.
+    Host(HostArgs),
+    /// Be a guest: use the devices of a bus.
+    Guest(GuestArgs),
+    /// Look at a running bus from outside: its directory, ring positions and table values, all read-only.
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The file that the guests transfer [default: this program's own executable].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// How many guest processes: one serves the file, the others fetch it.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=32))]
+    pub(crate) guests: u16,
+    /// Fetch the file again and again for this many seconds; 0: once.
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub(crate) seconds: u64,
+    /// Give the bus a port on this TAP interface, so that the machine's own kernel is a peer too.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tap: Option<String>,
+    /// Print the summary as one JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Where guests connect: the path of a UNIX socket, which is created.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// A device to serve: net, clock or timer; `KIND:COUNT` for several of a kind. Give it once for each kind.
+    #[arg(long = "device", value_name = "KIND[:COUNT]", required = true)]
+    pub(crate) devices: Vec<DeviceSpec>,
+    /// Give the switch a port on this TAP interface (needs the right to use it).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tap: Option<String>,
+    /// Record every frame that crosses the switch to this .pcap file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Send the frames of this .pcap file into the switch, once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) replay: Option<PathBuf>,
+    /// The largest packet, without the Ethernet header, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65521))]
+    pub(crate) mtu: u16,
+    /// How many guests may be on the bus at a time.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=250))]
+    pub(crate) max_guests: u16,
+    /// Stop when standard input closes: for a parent process that must not leave a host behind.
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuestArgs {
+    /// The host's socket.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// The name by which inspectors know this guest [default: guest-PID].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Report progress and the result as JSON lines on standard error: for a parent process.
+    #[arg(long, hide = true)]
+    pub(crate) report: bool,
+    #[command(subcommand)]
+    pub(crate) action: GuestAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuestAction {
+    /// Show the bus's time, extrapolated without a system call, beside this machine's own clock.
+    Clock {
+        /// How many readings to show, one a second.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        count: u32,
+    },
+    /// Set deadlines, supersede them, and show how late they fire.
+    Timer {
+        /// How many deadlines to let fire.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        count: u32,
+        /// How far ahead each deadline is, in microseconds.
+        #[arg(long, value_name = "US", default_value_t = 1000)]
+        ahead: u64,
+    },
+    /// Talk TCP/IP through the bus's network.
+    Net {
+        /// This guest's address [default: 10.111.0.N, N the number of its port].
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<Ipv4Addr>,
+        #[command(subcommand)]
+        action: NetAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetAction {
+    /// Send ICMP echo requests.
+    Ping {
+        /// Whom to ask.
+        address: Ipv4Addr,
+        /// How many requests, one every 200 ms.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        count: u16,
+    },
+    /// Fetch a file over HTTP, to standard output.
+    Fetch {
+        /// HOST[:PORT]/PATH, HOST an IPv4 address.
+        url: Url,
+        /// Fetch it again and again for this many seconds.
+        #[arg(long, value_name = "S", hide = true)]
+        seconds: Option<u64>,
+        /// Where the file goes.
+        #[arg(long, value_enum, default_value_t = Sink::Stdout, hide = true)]
+        sink: Sink,
+        /// The SHA-256 that the file must have, in hexadecimal.
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+    },
+    /// Serve the files of a directory over HTTP.
+    Serve {
+        /// The directory.
+        directory: PathBuf,
+        /// The TCP port.
+        #[arg(long, value_name = "PORT", default_value_t = 80)]
+        port: u16,
+    },
+}
+
+/// Where a fetched file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sink {
+    /// Standard output.
+    Stdout,
+    /// Nowhere: only its checksum matters.
+    Discard,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The host's socket.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

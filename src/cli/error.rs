@@ -1,0 +1,86 @@
+//! Errors that the user sees: each says what was wrong and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use shmbus::devices::ActivateError;
+use shmbus::devices::clock::{CalibrationError, ClockError};
+use shmbus::devices::net::app::fetch::FetchError;
+use shmbus::devices::net::app::serve::ServerError;
+use shmbus::devices::net::pcap::CaptureError;
+use shmbus::devices::net::tap::TapError;
+use shmbus::devices::timer::TimerFault;
+use shmbus::table::TableError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("cannot find this program's own executable: {0}")]
+    OwnExecutable(io::Error),
+    #[error("cannot start or wait for {what}: {error}")]
+    Spawn { what: String, error: io::Error },
+    #[error("cannot read {}: {error}", path.display())]
+    ReadFile { path: PathBuf, error: io::Error },
+    #[error("{} is empty: give --file a file with something in it", path.display())]
+    EmptyFile { path: PathBuf },
+    #[error(
+        "cannot make a directory for the demo's socket and file: {0} (set TMPDIR to a place where you may write)"
+    )]
+    Scratch(io::Error),
+    #[error("{what} ended before its work was done ({how}); its last words:\n{log}")]
+    ChildFailed {
+        what: String,
+        how: String,
+        log: String,
+    },
+    #[error("the demo made no progress for {seconds} s; what its processes said last:\n{log}")]
+    Stuck { seconds: u64, log: String },
+    #[error("the file that arrived is not the file that was sent")]
+    ChecksumDiffers,
+    #[error("expected a SHA-256 of 64 hexadecimal digits, found {found:?}")]
+    BadChecksum { found: String },
+    #[error("the bus has no {kind} device: start the host with --device {kind}")]
+    NoDevice { kind: &'static str },
+    #[error("cannot write the result: {0}")]
+    Output(io::Error),
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    #[error("the timer did not fire within {seconds} s after its deadline")]
+    TimerSilent { seconds: u64 },
+    #[error("the counter cannot be calibrated: {0}")]
+    Calibration(CalibrationError),
+    #[error("a device cannot be made: {0}")]
+    Device(Box<dyn std::error::Error>),
+    #[error(transparent)]
+    Tap(TapError),
+    #[error("the switch: {0}")]
+    Uplink(ActivateError),
+    #[error(transparent)]
+    Capture(CaptureError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Serve(#[from] ServerError),
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    #[error("the timer: {0}")]
+    Deadline(#[from] TableError),
+    #[error("the timer device: {0}")]
+    Timer(#[from] TimerFault),
+    #[error(transparent)]
+    Network(#[from] shmbus::NetworkError),
+    #[error("{address} did not answer: is that guest on the bus, and is it {address}?")]
+    NoAnswer { address: String },
+    #[error(transparent)]
+    Host(#[from] shmbus::HostError),
+    #[error(transparent)]
+    Guest(#[from] shmbus::GuestError),
+    #[error(transparent)]
+    Inspect(#[from] shmbus::InspectError),
+}
+
+impl CliError {
+    /// A device's own error, of whatever type.
+    pub(crate) fn device(error: impl std::error::Error + 'static) -> Self {
+        Self::Device(Box::new(error))
+    }
+}

@@ -1,0 +1,81 @@
+//! `shmbus guest`: uses the devices of a bus.
+
+mod clock;
+mod net;
+mod timer;
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use shmbus::Guest;
+use shmbus::virtio::DeviceId;
+
+use super::args::{GuestAction, GuestArgs};
+use super::error::CliError;
+use super::report::GuestEvent;
+
+/// How long a host may take to be there, and to let the guest in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
+    match &args.action {
+        GuestAction::Clock { count } => clock::run(&mut connect(args)?, *count),
+        GuestAction::Timer { count, ahead } => timer::run(&mut connect(args)?, *count, *ahead),
+        GuestAction::Net { address, action } => net::run(args, *address, action),
+    }
+}
+
+fn name(args: &GuestArgs) -> String {
+    match &args.name {
+        Some(name) => name.clone(),
+        None => format!("guest-{}", std::process::id()),
+    }
+}
+
+/// Connects; a host that is just starting is waited for.
+fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
+    let until = Instant::now() + PATIENCE;
+    let guest = Guest::reconnect(&args.socket, &name(args), |_, wait| {
+        if Instant::now() + wait < until {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    Ok(guest)
+}
+
+/// Connects again after the host restarted; waits as long as it takes.
+fn reconnect(socket: &Path, name: &str) -> Result<Guest, CliError> {
+    let mut failures = 0_u32;
+    let guest = Guest::reconnect(socket, name, |error, wait| {
+        // The first failures are ordinary while a host restarts.
+        failures += 1;
+        if failures.is_power_of_two() {
+            tracing::warn!(%error, ?wait, failures, "waiting for the host");
+        }
+        ControlFlow::Continue(())
+    })?;
+    tracing::info!("on the bus again");
+    Ok(guest)
+}
+
+fn find(guest: &mut Guest, kind: DeviceId) -> Result<u32, CliError> {
+    guest.find(kind).ok_or(CliError::NoDevice {
+        kind: kind.name().unwrap_or("such"),
+    })
+}
+
+/// Tells the parent process, if there is one that listens.
+fn report(args: &GuestArgs, event: &GuestEvent) -> Result<(), CliError> {
+    if !args.report {
+        return Ok(());
+    }
+    let mut line = serde_json::to_string(event).map_err(|error| CliError::Output(error.into()))?;
+    line.push('\n');
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .map_err(CliError::Output)
+}

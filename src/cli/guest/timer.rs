@@ -1,0 +1,79 @@
+//! `guest timer`: deadlines that supersede each other, and how late those fire that are left.
+
+use std::time::{Duration, Instant};
+
+use shmbus::devices::clock::ClockKind;
+use shmbus::devices::timer::LatenessHistogram;
+use shmbus::devices::timer::device::role;
+use shmbus::guest::{GuestEvent, clock_reader, timer_driver};
+use shmbus::virtio::DeviceId;
+use shmbus::{Guest, GuestError};
+
+use super::find;
+use crate::cli::error::CliError;
+
+/// The timer that is set.
+const SLOT: u32 = 0;
+
+/// How long an expiration may be overdue.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), CliError> {
+    let clock = find(guest, DeviceId::CLOCK)?;
+    let mut clock = clock_reader(guest, clock)?;
+    let device = find(guest, DeviceId::TIMER)?;
+    let mut timer = timer_driver(guest, device)?;
+
+    let mut seen = LatenessHistogram::default();
+    let mut host = LatenessHistogram::default();
+    for _ in 0..count {
+        let now = clock.now(ClockKind::Monotonic)?.time_ns;
+        // The first deadline is X; before it comes, the deadline is Y. Only Y may fire.
+        let deadline = now.saturating_add(ahead_us.saturating_mul(1000));
+        for at in [deadline.saturating_add(1_000_000_000), deadline] {
+            let notify = timer.set(SLOT, at)?;
+            guest.signal(device, role::DEADLINES, notify);
+        }
+        let overdue = Instant::now() + Duration::from_micros(ahead_us) + PATIENCE;
+        let mut fired = None;
+        while fired.is_none() {
+            let left = overdue.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(CliError::TimerSilent {
+                    seconds: PATIENCE.as_secs(),
+                });
+            }
+            guest.wait(Some(left))?;
+            while let Some(event) = guest.next_event() {
+                if let GuestEvent::HostGone(reason) = event {
+                    return Err(GuestError::HostGone(reason).into());
+                }
+            }
+            timer.poll(|expiration| fired = Some(expiration))?;
+        }
+        let now = clock.now(ClockKind::Monotonic)?.time_ns;
+        if let Some(fired) = fired {
+            host.record(fired.fired_ns.saturating_sub(fired.deadline_ns));
+            seen.record(now.saturating_sub(fired.deadline_ns));
+        }
+    }
+    let counters = timer.counters();
+    println!(
+        "{} deadlines set, {} superseded, {} fired, {} answers to older deadlines discarded",
+        counters.set, counters.superseded, counters.fired, counters.discarded
+    );
+    show("the host fired", &host);
+    show("this guest saw it", &seen);
+    Ok(())
+}
+
+fn show(what: &str, late: &LatenessHistogram) {
+    let micros = |percent| late.percentile_ns(percent).unwrap_or(0) as f64 / 1000.0;
+    println!(
+        "{what:<18} late by {:>8.1} us (median) {:>8.1} us (p90) {:>8.1} us (p99) {:>8.1} us (most)",
+        micros(50.0),
+        micros(90.0),
+        micros(99.0),
+        late.max_ns() as f64 / 1000.0
+    );
+}

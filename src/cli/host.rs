@@ -1,0 +1,64 @@
+//! `shmbus host`: serves devices until it is told to stop.
+
+use shmbus::Bus;
+use shmbus::devices::clock::device::ClockDevice;
+use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks};
+use shmbus::devices::net::device::NetDevice;
+use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
+use shmbus::devices::net::tap::Tap;
+use shmbus::devices::timer::device::TimerDevice;
+use shmbus::virtio::DeviceId;
+
+use super::args::HostArgs;
+use super::error::CliError;
+use super::stop::Stop;
+
+/// Timers of each timer device, for each guest.
+const TIMERS: u32 = 16;
+
+pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
+    let mut stop = Stop::on_signals()?;
+    if args.until_stdin_closes {
+        stop = stop.or_when_stdin_closes()?;
+    }
+    let mut builder = Bus::builder().max_guests(args.max_guests.into());
+    for spec in &args.devices {
+        match spec.kind {
+            DeviceId::CLOCK => {
+                let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default())
+                    .map_err(CliError::Calibration)?;
+                for _ in 0..spec.count {
+                    let device = ClockDevice::new(clocks.clone()).map_err(CliError::device)?;
+                    builder = builder.device(device);
+                }
+            }
+            DeviceId::TIMER => {
+                for _ in 0..spec.count {
+                    builder = builder.device(TimerDevice::new(TIMERS).map_err(CliError::device)?);
+                }
+            }
+            _ => builder = builder.device(net(args)?),
+        }
+    }
+    let mut bus = builder.listen(&args.socket)?;
+    tracing::info!(socket = %args.socket.display(), "serving");
+    bus.run(&stop)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn net(args: &HostArgs) -> Result<NetDevice, CliError> {
+    let mut net = NetDevice::new(args.mtu).map_err(CliError::device)?;
+    if let Some(name) = &args.tap {
+        net.add_tap(Tap::open(name).map_err(CliError::Tap)?)
+            .map_err(CliError::Uplink)?;
+    }
+    if let Some(path) = &args.replay {
+        let replay = Replay::open(path, Pace::AsRecorded).map_err(CliError::Capture)?;
+        net.add_replay(replay).map_err(CliError::Uplink)?;
+    }
+    if let Some(path) = &args.record {
+        net.record(Recorder::create(path).map_err(CliError::Capture)?);
+    }
+    Ok(net)
+}

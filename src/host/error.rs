@@ -1,0 +1,76 @@
+//! What can go wrong for a host.
+
+use std::io;
+
+use shmbus_devices::ActivateError;
+use shmbus_shm::{BackingError, DirectoryError, MemoryError, RegionError};
+use shmbus_signal::os::SetError;
+use shmbus_signal::suppress::SignalError;
+use shmbus_table::{LayoutError, TableError};
+use shmbus_transports::local::{BindError, SessionError};
+
+use crate::bells::BellsError;
+use crate::region_set::RegionSetError;
+
+/// A bus cannot be set up, or a guest not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is nothing to serve.
+    #[error("a bus without devices is of no use: add one")]
+    NoDevices,
+    /// A device did not start.
+    #[error("device {device} ({name}) cannot be started: {source}")]
+    Start {
+        /// Which one.
+        device: u32,
+        /// What it is.
+        name: String,
+        /// Why not.
+        source: ActivateError,
+    },
+    /// The socket cannot be served.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A memory cannot be made or mapped.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A region cannot be placed.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// A memory cannot be planned.
+    #[error(transparent)]
+    Backing(#[from] BackingError),
+    /// A guest's regions are not what they must be.
+    #[error(transparent)]
+    Regions(#[from] RegionSetError),
+    /// The directory cannot be laid out.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A table cannot be laid out.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A table is not what it must be.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A doorbell cannot be laid out.
+    #[error(transparent)]
+    Doorbell(#[from] SignalError),
+    /// A guest's doorbells are not what they must be.
+    #[error(transparent)]
+    Bells(#[from] BellsError),
+    /// A descriptor cannot be waited for.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// The transport refused a step of a session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// There are more signalled regions than channels.
+    #[error("more regions of one priority class are signalled than there are channels")]
+    TooManyChannels,
+    /// A guest's memory came a second time.
+    #[error("the guest's memory has come before")]
+    ConnectedTwice,
+    /// The system refused something: descriptors or memory are used up, most likely.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}

@@ -1,0 +1,435 @@
+//! The host's side of a bus: devices, the guests that they serve, and one loop that does it all.
+
+mod agenda;
+mod builder;
+mod error;
+mod session;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use shmbus_devices::clock::monotonic_ns;
+use shmbus_devices::timer::Alarm;
+use shmbus_devices::{Device, Outbox, Progress, SessionId};
+use shmbus_shm::slot::Epoch;
+use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, MemoryId, Region, RegionManager};
+use shmbus_signal::Priority;
+use shmbus_signal::os::{Event, Interest, SignalSet, Token};
+use shmbus_signal::suppress::SenderCounts;
+use shmbus_table::TypedWriter;
+use shmbus_transports::Memory;
+use shmbus_transports::local::{self, Admission, Applicant, GoodbyeReason, Listener, RefusalCode};
+use shmbus_virtio::{DeviceStatus, PrivateFeatures, Transition};
+
+use self::agenda::Agenda;
+pub use self::builder::BusBuilder;
+pub use self::error::HostError;
+use self::session::Session;
+use crate::control::{DeviceOffer, role};
+use crate::counters::{Counters, Totals};
+use crate::plan::SessionPlan;
+use crate::region_set::RegionSetError;
+
+/// How long counters may be out of date.
+const COUNTERS_PERIOD_NS: u64 = 20_000_000;
+
+/// How many events are handled before regular work gets its turn.
+const EVENTS_PER_TURN: usize = 256;
+
+/// What a token in the signal set stands for.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Listener,
+    /// The next tick of a device is due.
+    Alarm,
+    /// Somebody wants the loop to end.
+    Stop,
+    /// A descriptor of a device's.
+    Device {
+        device: u32,
+        index: usize,
+    },
+    /// A session's doorbell of a class.
+    Doorbell {
+        session: SessionId,
+        class: usize,
+    },
+}
+
+/// A bus with its devices, serving guests that come and go.
+///
+/// Everything happens in [`Bus::run`], on the caller's thread. Nothing that a guest does ends it: a guest that breaks
+/// the rules loses its device, or its session, and the others do not notice.
+pub struct Bus {
+    devices: Vec<Box<dyn Device>>,
+    plan: SessionPlan,
+    shared: Memory,
+    counters: TypedWriter<Counters, Mapped, Vec<u64>>,
+    /// When they were last published.
+    counters_ns: u64,
+    listener: Listener,
+    sessions: BTreeMap<SessionId, Session>,
+    sessions_ever: u64,
+    /// What sessions that are over sent.
+    counts_before: SenderCounts,
+    signals: SignalSet,
+    sources: HashMap<Token, Source>,
+    agenda: Agenda,
+    /// One timer for all devices: it is set to the earliest tick.
+    alarm: Alarm,
+    outbox: Outbox,
+}
+
+impl Bus {
+    /// Starts composing a bus.
+    pub fn builder() -> BusBuilder {
+        BusBuilder::default()
+    }
+
+    /// Serves until `stop` is readable. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::System`] or [`HostError::Set`] if the process cannot wait any more; nothing that a guest does.
+    pub fn run(&mut self, stop: impl AsFd) -> Result<(), HostError> {
+        let stop = stop.as_fd().try_clone_to_owned()?;
+        let token = self
+            .signals
+            .add_fd(stop, Interest::READABLE, Priority::HIGHEST)?;
+        self.sources.insert(token, Source::Stop);
+        let outcome = self.serve();
+        self.sources.remove(&token);
+        self.signals.remove(token)?;
+        outcome
+    }
+
+    fn serve(&mut self) -> Result<(), HostError> {
+        loop {
+            let now = monotonic_ns();
+            self.tick(now);
+            self.resume();
+            self.alarm.set(self.agenda.next_tick())?;
+            if self.signals.wait(self.patience(now))? {
+                for _ in 0..EVENTS_PER_TURN {
+                    let Some(event) = self.signals.next_event() else {
+                        break;
+                    };
+                    match self.sources.get(&event.token()).copied() {
+                        Some(Source::Stop) => return Ok(()),
+                        Some(source) => self.handle(source, &event),
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long the loop may sleep if nothing happens.
+    fn patience(&self, now: u64) -> Option<Duration> {
+        if self.agenda.unfinished() > 0 {
+            return Some(Duration::ZERO);
+        }
+        let counters_due = self.counters_ns + COUNTERS_PERIOD_NS;
+        self.agenda
+            .is_touched()
+            .then(|| Duration::from_nanos(counters_due.saturating_sub(now)))
+    }
+
+    fn tick(&mut self, now: u64) {
+        // Each device at most once: one that is due at once again must not keep the others from their signals.
+        for _ in 0..self.devices.len() {
+            let Some(device) = self.agenda.due(now) else {
+                break;
+            };
+            self.with_device(device, |device, outbox| {
+                device.tick(now, outbox);
+                Progress::Idle
+            });
+        }
+        if self.agenda.is_touched() && self.counters_ns + COUNTERS_PERIOD_NS <= now {
+            self.counters_ns = now;
+            self.publish_counters();
+        }
+    }
+
+    fn resume(&mut self) {
+        for _ in 0..self.agenda.unfinished() {
+            if let Some(device) = self.agenda.take_unfinished() {
+                self.with_device(device, |device, outbox| device.resume(outbox));
+            }
+        }
+    }
+
+    fn handle(&mut self, source: Source, event: &Event) {
+        match source {
+            Source::Listener => {
+                while let Some(event) = self.listener.next_event() {
+                    self.handle_transport(event);
+                }
+            }
+            Source::Device { device, index } => {
+                self.with_device(device, |device, outbox| device.ready(index, outbox));
+            }
+            Source::Doorbell { session, class } => {
+                if let Event::Raised { channel, .. } = event {
+                    self.heard(session, class, *channel);
+                }
+            }
+            Source::Alarm => {
+                // Whether it rang or was set anew meanwhile, the agenda knows what is due.
+                if let Err(error) = self.alarm.acknowledge() {
+                    tracing::error!(%error, "the timer cannot be read");
+                }
+                self.tick(monotonic_ns());
+            }
+            // Ends the loop before it comes here.
+            Source::Stop => {}
+        }
+    }
+
+    fn heard(&mut self, id: SessionId, class: usize, channel: u32) {
+        let subject = self
+            .sessions
+            .get(&id)
+            .and_then(|session| session.subject(class, channel));
+        // A channel that speaks of nothing is a guest's invention.
+        let Some(subject) = subject else {
+            return;
+        };
+        match subject.device {
+            Some(device) => self.with_device(device, |device, outbox| {
+                device.signalled(id, subject.role, outbox)
+            }),
+            None if subject.role == role::DRIVER_TABLE => self.look_at_drivers(id),
+            None => {}
+        }
+    }
+
+    /// Calls a device, then sends what it raised and takes note of whom it gave up.
+    fn with_device(
+        &mut self,
+        index: u32,
+        call: impl FnOnce(&mut dyn Device, &mut Outbox) -> Progress,
+    ) {
+        let Some(device) = self.devices.get_mut(index as usize) else {
+            return;
+        };
+        let progress = call(device.as_mut(), &mut self.outbox);
+        self.agenda
+            .called(index, device.next_tick(), progress == Progress::More);
+        for (session, role) in self.outbox.drain() {
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.raise(Some(index), role);
+            }
+        }
+        while let Some((id, reason)) = self.devices[index as usize].faulted() {
+            tracing::warn!(
+                session = id.0,
+                device = index,
+                reason,
+                "device needs a reset"
+            );
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.latch(index);
+                session.publish_statuses();
+            }
+        }
+    }
+
+    fn handle_transport(&mut self, event: local::Event) {
+        match event {
+            local::Event::Hello(applicant) => self.admit(&applicant),
+            local::Event::Memory { session, memory } => {
+                let id = SessionId(session.0.into());
+                if let Err(error) = self.connect(id, &memory) {
+                    tracing::warn!(session = session.0, %error, "guest refused");
+                    self.listener
+                        .refuse(session, RefusalCode::Memory, &error.to_string());
+                    self.forget(id);
+                }
+            }
+            local::Event::Closed { session, reason } => {
+                tracing::info!(session = session.0, %reason, "guest left");
+                self.forget(SessionId(session.0.into()));
+            }
+        }
+    }
+
+    /// Offers a guest what there is.
+    fn admit(&mut self, applicant: &Applicant) {
+        let id = SessionId(applicant.session.0.into());
+        let admitted = self.offer(id, applicant).and_then(|session| {
+            let (memories, doorbells) = session.handover();
+            let doorbells = doorbells.ok_or(HostError::ConnectedTwice)?;
+            let admission = Admission {
+                guest_memory_bytes: self.plan.bytes(shmbus_shm::Section::Guest),
+                memories,
+                doorbells,
+            };
+            self.listener.admit(applicant.session, &admission)?;
+            Ok(session)
+        });
+        match admitted {
+            Ok(session) => {
+                self.sessions.insert(id, session);
+            }
+            Err(error) => {
+                tracing::warn!(session = id.0, name = %applicant.name, %error, "guest refused");
+                self.listener
+                    .refuse(applicant.session, RefusalCode::Busy, &error.to_string());
+            }
+        }
+    }
+
+    fn offer(&mut self, id: SessionId, applicant: &Applicant) -> Result<Session, HostError> {
+        let offers = self.devices.iter_mut().map(|device| DeviceOffer {
+            id: device.id(),
+            features: device.features(),
+            private: PrivateFeatures::empty(),
+            status: DeviceStatus::empty(),
+            config: device.config(id),
+        });
+        let name = applicant.name.to_string();
+        Session::new(id, name, &self.plan, offers.collect(), &self.shared)
+    }
+
+    fn connect(&mut self, id: SessionId, memory: &Memory) -> Result<(), HostError> {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Ok(());
+        };
+        session.connect(memory, &mut self.signals)?;
+        for (class, token) in session.tokens().iter().enumerate() {
+            self.sources
+                .insert(*token, Source::Doorbell { session: id, class });
+        }
+        self.listener.ready(local::SessionId(id.0 as u32))?;
+        self.sessions_ever += 1;
+        tracing::info!(session = id.0, name = session.name(), "guest on the bus");
+        // The guest may have set its drivers up before it said hello.
+        self.look_at_drivers(id);
+        Ok(())
+    }
+
+    fn look_at_drivers(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let mut steps = Vec::new();
+        session.look_at_drivers(|device, transition| steps.push((device, transition)));
+        for (index, transition) in steps {
+            let Some(device) = self.devices.get_mut(index as usize) else {
+                continue;
+            };
+            match transition {
+                Transition::None => continue,
+                Transition::Reset => device.deactivate(id),
+                Transition::Activate(features) => {
+                    let regions = session.regions(index);
+                    if let Err(error) = device.activate(id, &regions, features) {
+                        tracing::warn!(session = id.0, device = index, %error, "driver refused");
+                        session.latch(index);
+                    }
+                }
+            }
+            // What the driver did before it was activated was not signalled.
+            self.agenda.called(index, device.next_tick(), true);
+        }
+        session.publish_statuses();
+    }
+
+    /// A session is over: its devices let go of it, and its memories go with it.
+    fn forget(&mut self, id: SessionId) {
+        let Some(mut session) = self.sessions.remove(&id) else {
+            return;
+        };
+        for device in &mut self.devices {
+            device.leave(id);
+        }
+        for token in session.tokens() {
+            self.sources.remove(token);
+        }
+        session.disconnect(&mut self.signals);
+        let counts = session.counts();
+        self.counts_before.sent += counts.sent;
+        self.counts_before.suppressed += counts.suppressed;
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            guests: self.sessions.len() as u64,
+            guests_ever: self.sessions_ever,
+            signals_sent: self.counts_before.sent,
+            signals_suppressed: self.counts_before.suppressed,
+        };
+        for session in self.sessions.values() {
+            let counts = session.counts();
+            totals.signals_sent += counts.sent;
+            totals.signals_suppressed += counts.suppressed;
+        }
+        totals
+    }
+
+    fn publish_counters(&mut self) {
+        let totals = Counters::from(self.totals());
+        // Observers poll: nobody waits for these.
+        let mut publish = |slot, counters: &Counters| {
+            if let Err(error) = self.counters.publish(slot, counters) {
+                tracing::error!(%error, "the counters cannot be published");
+            }
+        };
+        publish(0, &totals);
+        while let Some(index) = self.agenda.take_touched() {
+            let device = &self.devices[index as usize];
+            let mut counters = Counters::of(device.id());
+            device.counters(&mut counters.values);
+            publish(index + 1, &counters);
+        }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        for id in self.sessions.keys() {
+            self.listener
+                .close(local::SessionId(id.0 as u32), GoodbyeReason::Restarting);
+        }
+    }
+}
+
+/// Takes a memory into a plan.
+fn attach(manager: &RegionManager, memory: &Memory) -> Result<(), HostError> {
+    manager.attach(MemoryId(memory.id), memory.epoch, memory.window().clone())?;
+    Ok(())
+}
+
+/// The window of a region of the bus's own.
+fn leased(manager: &RegionManager, role: u16) -> Result<Mapped, HostError> {
+    let found = manager
+        .regions()
+        .into_iter()
+        .find(|(_, region)| region.purpose.device.is_none() && region.purpose.role == role);
+    let (handle, _) = found.ok_or(RegionSetError::Missing { role })?;
+    Ok(manager.lease(handle)?.window().clone())
+}
+
+/// Writes the directory of `regions` to the start of `window`.
+fn write_directory(window: &Mapped, regions: &[(u32, Region)]) -> Result<(), HostError> {
+    let entries = regions.len() as u32;
+    let mut directory = DirectoryWriter::create(
+        window,
+        DirectoryLayout::new(entries)?,
+        Epoch::FIRST,
+        vec![0; regions.len()],
+    )?;
+    for (place, region) in regions {
+        directory.publish(*place, region)?;
+    }
+    Ok(())
+}
+
+/// A device's descriptor, to be waited for beside the signals.
+fn duplicate(fd: impl AsFd) -> io::Result<std::os::fd::OwnedFd> {
+    fd.as_fd().try_clone_to_owned()
+}

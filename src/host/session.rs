@@ -1,0 +1,266 @@
+//! One guest on the bus, as the host sees it.
+
+use std::collections::BTreeMap;
+
+use shmbus_devices::{Regions, SessionId};
+use shmbus_shm::slot::Epoch;
+use shmbus_shm::{Mapped, RegionManager, Section};
+use shmbus_signal::os::{SignalSet, Token};
+use shmbus_signal::suppress::SenderCounts;
+use shmbus_signal::{CLASSES, ChannelId, Priority};
+use shmbus_table::{TypedReader, TypedWriter};
+use shmbus_transports::{Doorbells, Memory, MemoryRole};
+use shmbus_virtio::{StatusError, StatusMachine, Transition};
+
+use super::error::HostError;
+use crate::bells::{self, Bells, Side};
+use crate::control::{DeviceOffer, DriverState, role};
+use crate::plan::SessionPlan;
+use crate::region_set::{RegionSet, Subject};
+
+/// Memories are made once for a session: a guest that comes back gets new ones, under a new session.
+const EPOCH: u64 = 1;
+
+/// Reads the guest's answers to what it was offered.
+type DriverTable = TypedReader<DriverState, Mapped, Vec<u64>>;
+
+pub(super) struct Session {
+    id: SessionId,
+    name: String,
+    manager: RegionManager,
+    memories: [Memory; 2],
+    /// Taken apart when the guest is connected.
+    doorbells: Option<Doorbells>,
+    offers: Vec<DeviceOffer>,
+    offer_table: TypedWriter<DeviceOffer, Mapped, Vec<u64>>,
+    machines: Vec<StatusMachine>,
+    /// Devices whose status may differ from what the guest was told.
+    stale: Vec<u32>,
+    connected: Option<Connected>,
+}
+
+/// What is there once the guest's memory has come.
+struct Connected {
+    regions: RegionSet,
+    drivers: DriverTable,
+    bells: Bells,
+    heard: BTreeMap<ChannelId, Subject>,
+    tokens: Vec<Token>,
+}
+
+impl Session {
+    /// Makes the host's memories, and says in them what there is.
+    pub(super) fn new(
+        id: SessionId,
+        name: String,
+        plan: &SessionPlan,
+        offers: Vec<DeviceOffer>,
+        shared: &Memory,
+    ) -> Result<Self, HostError> {
+        let create = |role, name, section| Memory::create(role, name, plan.bytes(section), EPOCH);
+        let host = create(MemoryRole::Host, "shmbus-host", Section::Host)?;
+        let common = create(MemoryRole::Common, "shmbus-common", Section::Common)?;
+        let manager = plan.place()?;
+        for memory in [&host, &common, shared] {
+            super::attach(&manager, memory)?;
+        }
+        let regions = manager.regions().into_iter().map(|(handle, mut region)| {
+            // The guest's memory is not there yet, and has this epoch when it is.
+            region.epoch = region.epoch.max(EPOCH);
+            (handle.slot(), region)
+        });
+        super::write_directory(host.window(), &regions.collect::<Vec<_>>())?;
+
+        let slots = offers.len();
+        let window = super::leased(&manager, role::DEVICE_TABLE)?;
+        let mut offer_table =
+            TypedWriter::create(window, slots as u32, Epoch::FIRST, vec![0; slots])?;
+        for (slot, offer) in (0..).zip(&offers) {
+            // Nobody can be waiting yet.
+            let _ = offer_table.publish(slot, offer)?;
+        }
+        let machines = offers
+            .iter()
+            .map(|offer| StatusMachine::new(offer.features));
+        Ok(Self {
+            id,
+            name,
+            manager,
+            memories: [host, common],
+            doorbells: Some(Doorbells::create(CLASSES)?),
+            machines: machines.collect(),
+            offers,
+            offer_table,
+            stale: Vec::new(),
+            connected: None,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the transport hands to the guest.
+    pub(super) fn handover(&self) -> (Vec<Memory>, Option<&Doorbells>) {
+        (self.memories.to_vec(), self.doorbells.as_ref())
+    }
+
+    /// The guest's memory has come: its tables and trees are looked at, and its doorbells listened to.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] if they are not what the directory said they must be.
+    pub(super) fn connect(
+        &mut self,
+        memory: &Memory,
+        signals: &mut SignalSet,
+    ) -> Result<(), HostError> {
+        let Some(doorbells) = self.doorbells.take() else {
+            return Err(HostError::ConnectedTwice);
+        };
+        super::attach(&self.manager, memory)?;
+        let regions = RegionSet::leased(&self.manager)?;
+        let window = regions.own(role::DRIVER_TABLE)?.1.clone();
+        let slots = self.offers.len();
+        let drivers = TypedReader::attach(window, vec![0; slots], vec![0; slots])?;
+        let ears = bells::ears(&regions, Side::Host, doorbells.to_host)?;
+        let bells = Bells::new(&regions, Side::Host, doorbells.to_guest)?;
+        let mut tokens = Vec::with_capacity(CLASSES);
+        for (class, (receiver, waiter)) in (0..).zip(ears) {
+            let priority = Priority::new(class).unwrap_or(Priority::LOWEST);
+            tokens.push(signals.add_doorbell(receiver, waiter, priority)?);
+        }
+        self.connected = Some(Connected {
+            heard: bells::heard(&regions, Side::Host),
+            regions,
+            drivers,
+            bells,
+            tokens,
+        });
+        Ok(())
+    }
+
+    /// Stops listening.
+    pub(super) fn disconnect(&mut self, signals: &mut SignalSet) {
+        for token in self
+            .connected
+            .take()
+            .into_iter()
+            .flat_map(|connected| connected.tokens)
+        {
+            // A token of ours that is stale was removed before.
+            let _ = signals.remove(token);
+        }
+    }
+
+    /// The doorbells that the guest rings, by class.
+    pub(super) fn tokens(&self) -> &[Token] {
+        match &self.connected {
+            Some(connected) => &connected.tokens,
+            None => &[],
+        }
+    }
+
+    /// What a channel speaks of that the guest raised.
+    pub(super) fn subject(&self, class: usize, index: u32) -> Option<Subject> {
+        let priority = Priority::new(class as u8)?;
+        let channel = ChannelId::new(priority, index)?;
+        self.connected.as_ref()?.heard.get(&channel).copied()
+    }
+
+    /// Signals the guest of one of the host's regions.
+    pub(super) fn raise(&mut self, device: Option<u32>, role: u16) {
+        let Some(connected) = &mut self.connected else {
+            return;
+        };
+        if let Some(channel) = connected.regions.channel(device, role)
+            && let Err(error) = connected.bells.raise(channel)
+        {
+            tracing::warn!(session = self.id.0, %error, "a doorbell cannot be rung");
+        }
+    }
+
+    /// A device's regions.
+    pub(super) fn regions(&self, device: u32) -> Regions {
+        match &self.connected {
+            Some(connected) => connected.regions.of_device(device),
+            None => Regions::default(),
+        }
+    }
+
+    /// Looks at the driver table and walks the devices' statuses on. `step` gets each that matters to a device; one
+    /// that is out of order latches `DEVICE_NEEDS_RESET`.
+    pub(super) fn look_at_drivers(&mut self, mut step: impl FnMut(u32, Transition)) {
+        let Some(connected) = &mut self.connected else {
+            return;
+        };
+        let mut changed = Vec::new();
+        let _ = connected.drivers.changed(|slot, _| changed.push(slot));
+        for device in changed {
+            let Some(machine) = self.machines.get_mut(device as usize) else {
+                continue;
+            };
+            self.stale.push(device);
+            let outcome = match connected.drivers.read(device) {
+                Ok((state, _)) => machine
+                    .write(state.status, state.features)
+                    .map_err(Misstep::Status),
+                Err(error) => Err(Misstep::Unreadable(error)),
+            };
+            match outcome {
+                Ok(transition) => step(device, transition),
+                Err(misstep) => {
+                    tracing::warn!(session = self.id.0, device, %misstep, "the driver broke the rules");
+                    machine.needs_reset();
+                }
+            }
+        }
+    }
+
+    /// Says that a device needs a reset.
+    pub(super) fn latch(&mut self, device: u32) {
+        if let Some(machine) = self.machines.get_mut(device as usize) {
+            machine.needs_reset();
+            self.stale.push(device);
+        }
+    }
+
+    /// Publishes the statuses that differ from what the guest was told.
+    pub(super) fn publish_statuses(&mut self) {
+        let mut changed = false;
+        for device in self.stale.drain(..) {
+            let status = self.machines[device as usize].status();
+            let offer = &mut self.offers[device as usize];
+            if offer.status == status {
+                continue;
+            }
+            offer.status = status;
+            match self.offer_table.publish(device, offer) {
+                Ok((_, notify)) => changed |= notify.is_needed(),
+                Err(error) => {
+                    tracing::error!(session = self.id.0, %error, "the device table cannot be written");
+                }
+            }
+        }
+        if changed {
+            self.raise(None, role::DEVICE_TABLE);
+        }
+    }
+
+    /// How many signals were sent to the guest, and how many suppressed.
+    pub(super) fn counts(&self) -> SenderCounts {
+        match &self.connected {
+            Some(connected) => connected.bells.counts(),
+            None => SenderCounts::default(),
+        }
+    }
+}
+
+/// What a driver did wrong.
+#[derive(Debug, thiserror::Error)]
+enum Misstep {
+    #[error(transparent)]
+    Status(StatusError),
+    #[error(transparent)]
+    Unreadable(shmbus_table::TypedReadError),
+}

@@ -1,0 +1,312 @@
+//! What an inspector sees, as plain values.
+
+use core::sync::atomic::Ordering;
+
+use serde::Serialize;
+use shmbus_devices::clock::{self, ClockKind, ClockReader};
+use shmbus_devices::timer::{self, Deadline, Expiration};
+use shmbus_devices::{RingState, counter_names, net};
+use shmbus_ring::split::Layout;
+use shmbus_shm::{Field, Mapped, Region, RegionKind, Section};
+use shmbus_virtio::DeviceId;
+
+use super::{InspectError, attach};
+use crate::control::{DeviceOffer, DriverState, role};
+use crate::counters::{Counters, Totals};
+use crate::region_set::RegionSet;
+
+/// A whole bus.
+#[derive(Clone, Debug, Serialize)]
+pub struct BusView {
+    /// Over all sessions.
+    pub totals: Totals,
+    /// The devices, in the order of their numbers.
+    pub devices: Vec<DeviceView>,
+    /// The guests that are on the bus.
+    pub guests: Vec<GuestView>,
+}
+
+/// A device, as all guests see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceView {
+    /// Its number.
+    pub device: u32,
+    /// Its type.
+    pub kind: String,
+    /// What it has counted.
+    pub counters: Vec<(&'static str, u64)>,
+    /// The clocks that it tells, if it is a clock.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clocks: Vec<ClockView>,
+}
+
+/// A clock, as its table tells it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClockView {
+    /// Which time.
+    pub clock: String,
+    /// The counter's value at which the sample was taken.
+    pub counter: u64,
+    /// The time at that value, in nanoseconds.
+    pub time_ns: u64,
+    /// The bound on its error at that value, in nanoseconds.
+    pub error_ns: u64,
+    /// The time now, extrapolated.
+    pub now_ns: Option<u64>,
+}
+
+/// A guest's session.
+#[derive(Clone, Debug, Serialize)]
+pub struct GuestView {
+    /// The session's number.
+    pub session: u32,
+    /// What the guest calls itself.
+    pub name: String,
+    /// Its devices.
+    pub devices: Vec<GuestDeviceView>,
+    /// Its rings.
+    pub rings: Vec<RingView>,
+    /// Its timers that were ever set.
+    pub timers: Vec<TimerView>,
+    /// Its regions: the directory.
+    pub regions: Vec<RegionView>,
+}
+
+/// A device, as one guest uses it.
+#[derive(Clone, Debug, Serialize)]
+pub struct GuestDeviceView {
+    /// Its number.
+    pub device: u32,
+    /// Its type.
+    pub kind: String,
+    /// The device status, as the host reports it.
+    pub status: u8,
+    /// What the guest accepted of the offered features.
+    pub features: String,
+}
+
+/// A ring's positions: what its two sides wrote into it, and what the host publishes of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct RingView {
+    /// The device.
+    pub device: u32,
+    /// The queue.
+    pub queue: &'static str,
+    /// Entries.
+    pub size: u16,
+    /// The driver's index in the available ring.
+    pub available: u16,
+    /// The device's index in the used ring.
+    pub used: u16,
+    /// Chains that the driver has made available and the device has not used.
+    pub in_flight: u16,
+    /// What the device publishes: the available entry that it takes next, its used index, chains that it holds.
+    pub device_positions: Option<[u16; 3]>,
+    /// Available chains that the device has not taken.
+    pub lag: Option<u16>,
+}
+
+/// A timer that was set.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimerView {
+    /// The device.
+    pub device: u32,
+    /// The timer's number.
+    pub slot: u32,
+    /// What it is set to, in nanoseconds of the bus's monotonic clock; none if cancelled.
+    pub deadline_ns: Option<u64>,
+    /// How often it was set.
+    pub set: u64,
+    /// The deadline that was last answered.
+    pub expired_ns: Option<u64>,
+}
+
+/// A region, as the directory tells of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RegionView {
+    /// Its id.
+    pub id: u64,
+    /// Its device; none is the bus itself.
+    pub device: Option<u32>,
+    /// Its role.
+    pub role: u16,
+    /// What runs on it.
+    pub kind: String,
+    /// Its memory.
+    pub memory: &'static str,
+    /// Where it starts there, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The priority class of its signals.
+    pub class: u8,
+    /// Its channel.
+    pub channel: Option<u32>,
+}
+
+impl DeviceView {
+    pub(super) fn new(device: u32, counters: &Counters, bus: &RegionSet) -> Self {
+        let names = counter_names(counters.device).iter().copied();
+        Self {
+            device,
+            kind: counters.device.to_string(),
+            counters: names.zip(counters.values).collect(),
+            clocks: match bus.get(Some(device), clock::device::role::CLOCKS) {
+                Some((_, window)) if counters.device == DeviceId::CLOCK => clocks(window),
+                _ => Vec::new(),
+            },
+        }
+    }
+}
+
+fn clocks(window: &Mapped) -> Vec<ClockView> {
+    let Ok(mut reader) = ClockReader::local(window.clone()) else {
+        return Vec::new();
+    };
+    let mut views = Vec::new();
+    for clock in ClockKind::ALL {
+        if let Ok(sample) = reader.sample(clock) {
+            views.push(ClockView {
+                clock: clock.to_string(),
+                counter: sample.counter,
+                time_ns: sample.time_ns,
+                error_ns: sample.error_ns,
+                now_ns: reader.now(clock).ok().map(|reading| reading.time_ns),
+            });
+        }
+    }
+    views
+}
+
+impl GuestView {
+    pub(super) fn new(session: u32, name: &str, regions: &RegionSet) -> Result<Self, InspectError> {
+        let mut offers = attach::<DeviceOffer>(&regions.own(role::DEVICE_TABLE)?.1)?;
+        let mut drivers = attach::<DriverState>(&regions.own(role::DRIVER_TABLE)?.1)?;
+        let mut view = Self {
+            session,
+            name: name.to_owned(),
+            devices: Vec::new(),
+            rings: Vec::new(),
+            timers: Vec::new(),
+            regions: Vec::new(),
+        };
+        for device in 0..offers.table().layout().slots() {
+            let (offer, _) = offers.read(device)?;
+            // A driver that never said anything accepted nothing.
+            let accepted = drivers.read(device).map(|(state, _)| state.features);
+            view.devices.push(GuestDeviceView {
+                device,
+                kind: offer.id.to_string(),
+                status: offer.status.bits(),
+                features: format!("{:#x}", accepted.unwrap_or_default().bits()),
+            });
+            match offer.id {
+                DeviceId::NET => view.rings.extend(rings(device, regions)),
+                DeviceId::TIMER => view.timers.extend(timers(device, regions)),
+                _ => {}
+            }
+        }
+        Ok(view)
+    }
+}
+
+/// A net device's rings, as far as they can be read.
+fn rings(device: u32, regions: &RegionSet) -> Vec<RingView> {
+    use net::device::role::{
+        POSITIONS, RECEIVEQ1_DEVICE, RECEIVEQ1_DRIVER, TRANSMITQ1_DEVICE, TRANSMITQ1_DRIVER,
+    };
+    let mut positions = regions
+        .get(Some(device), POSITIONS)
+        .and_then(|(_, window)| attach::<RingState>(window).ok());
+    [
+        ("receiveq1", RECEIVEQ1_DRIVER, RECEIVEQ1_DEVICE),
+        ("transmitq1", TRANSMITQ1_DRIVER, TRANSMITQ1_DEVICE),
+    ]
+    .into_iter()
+    .zip(0..)
+    .filter_map(|((queue, driver, used), slot)| {
+        let (region, driver) = regions.get(Some(device), driver)?;
+        let (_, used) = regions.get(Some(device), used)?;
+        let RegionKind::Ring { size, .. } = region.purpose.kind else {
+            return None;
+        };
+        let layout = Layout::new(size).ok()?;
+        // The indices follow the flags, at the start of either ring (virtio 1.4, 2.7.6 and 2.7.8).
+        let index = |window: &Mapped, ring: usize| {
+            let index = Field::<u16, _>::new(window, ring + 2).ok()?;
+            Some(index.load(Ordering::Acquire))
+        };
+        // The used index first: it is never ahead of the available one that is read after it.
+        let used = index(used, layout.used_offset())?;
+        let state = positions.as_mut().and_then(|table| table.read(slot).ok());
+        let state = state.map(|(state, _)| state.positions);
+        let available = index(driver, layout.available_offset())?;
+        Some(RingView {
+            device,
+            queue,
+            size,
+            available,
+            used,
+            in_flight: available.wrapping_sub(used),
+            device_positions: state
+                .map(|positions| [positions.available, positions.used, positions.in_flight]),
+            lag: state.map(|positions| available.wrapping_sub(positions.available)),
+        })
+    })
+    .collect()
+}
+
+/// A guest's timers that were ever set.
+fn timers(device: u32, regions: &RegionSet) -> Vec<TimerView> {
+    let table = |role| regions.get(Some(device), role).map(|(_, window)| window);
+    let deadlines = table(timer::device::role::DEADLINES).map(attach::<Deadline>);
+    let expirations = table(timer::device::role::EXPIRATIONS).map(attach::<Expiration>);
+    let Some(Ok(mut deadlines)) = deadlines else {
+        return Vec::new();
+    };
+    let mut expirations = expirations.and_then(Result::ok);
+    let slots = deadlines.table().layout().slots();
+    (0..slots)
+        .filter_map(|slot| {
+            let (deadline, generation) = deadlines.read(slot).ok()?;
+            let expired = expirations.as_mut().and_then(|table| table.read(slot).ok());
+            Some(TimerView {
+                device,
+                slot,
+                deadline_ns: match deadline {
+                    Deadline::At(ns) => Some(ns),
+                    Deadline::Cancelled => None,
+                },
+                set: generation.count(),
+                expired_ns: expired.map(|(expiration, _)| expiration.deadline_ns),
+            })
+        })
+        .collect()
+}
+
+impl From<&Region> for RegionView {
+    fn from(region: &Region) -> Self {
+        Self {
+            id: region.id.0,
+            device: region.purpose.device,
+            role: region.purpose.role,
+            kind: match region.purpose.kind {
+                RegionKind::Ring { format, size } => format!("{format:?} ring of {size}"),
+                RegionKind::Table { slots, slot_bytes } => {
+                    format!("table of {slots} x {slot_bytes} B")
+                }
+                RegionKind::Raw { .. } => "raw".to_owned(),
+            },
+            memory: match region.placement.memory.section() {
+                Section::Host => "HOST",
+                Section::Guest => "GUEST",
+                Section::Common => "COMMON",
+                Section::Shared => "SHARED",
+            },
+            offset: region.placement.offset,
+            bytes: region.placement.bytes,
+            class: region.purpose.class,
+            channel: region.purpose.channel,
+        }
+    }
+}
