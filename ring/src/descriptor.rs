@@ -73,8 +73,10 @@ impl Descriptor {
         if flags & NEXT != 0 { following } else { 0 }
     }
 
-    pub(crate) fn has(self, flag: u16) -> bool {
-        self.flags & flag != 0
+    /// Whether one of `flags` is set.
+    #[inline(always)]
+    pub(crate) fn has(self, flags: u16) -> bool {
+        self.flags & flags != 0
     }
 }
 

@@ -159,6 +159,27 @@ pub struct ChainShape {
     pub(crate) writable_bytes: u64,
 }
 
+impl ChainShape {
+    /// A chain of one descriptor.
+    #[inline(always)]
+    pub(crate) fn of_one(descriptor: Descriptor) -> Self {
+        let len = u64::from(descriptor.buffer.len);
+        if descriptor.has(WRITE) {
+            Self {
+                writable: 1,
+                writable_bytes: len,
+                ..Self::default()
+            }
+        } else {
+            Self {
+                readable: 1,
+                readable_bytes: len,
+                ..Self::default()
+            }
+        }
+    }
+}
+
 impl<'b> ChainBuilder<'b> {
     /// A chain of at most as many descriptors as the queue's `size` and `segments` both allow.
     #[inline(always)]

@@ -8,7 +8,7 @@ use shmbus_virtio::Features;
 use super::areas::{Areas, Available, Descriptors, Used};
 use super::indirect::walk_table;
 use super::{NO_INTERRUPT, NO_NOTIFY, UNSUPPORTED};
-use crate::descriptor::{Buffer, INDIRECT, NEXT, UsedElement};
+use crate::descriptor::{Buffer, Descriptor, INDIRECT, NEXT, UsedElement};
 use crate::device::{ChainBuilder, ChainShape, DeviceSlot, sealed};
 use crate::event::{Recheck, is_crossed};
 use crate::fault::{ChainError, DeviceFault, SetupError};
@@ -78,11 +78,31 @@ impl<W: Window> DeviceRing<W> {
         head: u16,
         segments: &mut [Buffer],
     ) -> Result<ChainShape, ChainError> {
+        let first = self.descriptors.load(head);
+        match segments.first_mut() {
+            // Most chains: nothing is counted, and nothing can be out of order.
+            Some(segment) if !first.has(NEXT | INDIRECT) => {
+                *segment = first.buffer;
+                Ok(ChainShape::of_one(first))
+            }
+            _ => self.walk_on(space, head, first, segments),
+        }
+    }
+
+    /// As [`DeviceRing::walk`], for chains of more than one descriptor.
+    #[inline(never)]
+    fn walk_on(
+        &self,
+        space: &impl AddressSpace,
+        head: u16,
+        first: Descriptor,
+        segments: &mut [Buffer],
+    ) -> Result<ChainShape, ChainError> {
         let mut chain = ChainBuilder::new(segments, self.size);
         let mut index = head;
+        let mut descriptor = first;
         // The chain is bounded by what `push` takes, so a loop of descriptors ends there.
         loop {
-            let descriptor = self.descriptors.load(index);
             if descriptor.has(INDIRECT) {
                 if !self.indirect {
                     return Err(ChainError::IndirectNotNegotiated);
@@ -104,6 +124,7 @@ impl<W: Window> DeviceRing<W> {
                     descriptors: self.size,
                 });
             }
+            descriptor = self.descriptors.load(index);
         }
     }
 }
