@@ -256,7 +256,17 @@ fn wrong_available_indices_and_heads_are_refused() {
     // The chain taken before the fault can still be returned.
     assert_eq!(device.complete(first, 0), Ok(()));
 
-    // Indices that go back, or on although all entries are out.
+    // An index that goes back behind what a poll found.
+    device.reset();
+    set::<u16>(&memory.available, 2, 3);
+    assert_eq!(device.poll(), Ok(3));
+    set::<u16>(&memory.available, 2, 2);
+    assert!(matches!(
+        device.poll(),
+        Err(DeviceFault::AvailableIndex { found: 2, .. })
+    ));
+
+    // Indices that go back behind what was taken, or on although all entries are out.
     for (size_ahead, found) in [(2, 1), (4, 5)] {
         device.reset();
         for entry in 0..size_ahead {
