@@ -12,6 +12,8 @@ pub(super) struct Agenda {
     unfinished: VecDeque<u32>,
     /// Devices whose counters may have changed.
     touched: Vec<u32>,
+    /// Whether guests came or went since the counters were published.
+    guests_changed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +30,7 @@ impl Agenda {
             devices: vec![Entry::default(); devices],
             unfinished: VecDeque::with_capacity(devices),
             touched: Vec::with_capacity(devices),
+            guests_changed: false,
         }
     }
 
@@ -76,13 +79,19 @@ impl Agenda {
         Some(device)
     }
 
-    /// Whether any device was called since this was last emptied.
-    pub(super) fn is_touched(&self) -> bool {
-        !self.touched.is_empty()
+    /// A guest came or went.
+    pub(super) fn guests_changed(&mut self) {
+        self.guests_changed = true;
     }
 
-    /// Takes the next device that was called.
+    /// Whether there are counters to publish.
+    pub(super) fn is_touched(&self) -> bool {
+        self.guests_changed || !self.touched.is_empty()
+    }
+
+    /// Takes the next device that was called; that guests came or went is forgotten with it.
     pub(super) fn take_touched(&mut self) -> Option<u32> {
+        self.guests_changed = false;
         let device = self.touched.pop()?;
         self.devices[device as usize].is_touched = false;
         Some(device)
@@ -118,6 +127,10 @@ mod tests {
         let mut touched: Vec<_> = std::iter::from_fn(|| agenda.take_touched()).collect();
         touched.sort_unstable();
         assert_eq!(touched, [0, 1]);
+        assert!(!agenda.is_touched());
+        agenda.guests_changed();
+        assert!(agenda.is_touched());
+        assert_eq!(agenda.take_touched(), None);
         assert!(!agenda.is_touched());
     }
 }

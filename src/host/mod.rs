@@ -20,7 +20,9 @@ use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_table::TypedWriter;
 use shmbus_transports::Memory;
-use shmbus_transports::local::{self, Admission, Applicant, GoodbyeReason, Listener, RefusalCode};
+use shmbus_transports::local::{
+    self, Admission, Applicant, CloseReason, GoodbyeReason, Listener, RefusalCode,
+};
 use shmbus_virtio::{DeviceStatus, PrivateFeatures, Transition};
 
 use self::agenda::Agenda;
@@ -251,7 +253,10 @@ impl Bus {
                 }
             }
             local::Event::Closed { session, reason } => {
-                tracing::info!(session = session.0, %reason, "guest left");
+                // The transport has warned of what is out of the ordinary.
+                if matches!(reason, CloseReason::Goodbye(_)) {
+                    tracing::info!(session = session.0, %reason, "guest left");
+                }
                 self.forget(SessionId(session.0.into()));
             }
         }
@@ -306,6 +311,7 @@ impl Bus {
         }
         self.listener.ready(local::SessionId(id.0 as u32))?;
         self.sessions_ever += 1;
+        self.agenda.guests_changed();
         tracing::info!(session = id.0, name = session.name(), "guest on the bus");
         // The guest may have set its drivers up before it said hello.
         self.look_at_drivers(id);
@@ -351,6 +357,7 @@ impl Bus {
             self.sources.remove(token);
         }
         session.disconnect(&mut self.signals);
+        self.agenda.guests_changed();
         let counts = session.counts();
         self.counts_before.sent += counts.sent;
         self.counts_before.suppressed += counts.suppressed;

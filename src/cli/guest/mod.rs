@@ -21,8 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
     match &args.action {
-        GuestAction::Clock { count } => clock::run(&mut connect(args)?, *count),
-        GuestAction::Timer { count, ahead } => timer::run(&mut connect(args)?, *count, *ahead),
+        GuestAction::Clock { count } => {
+            let mut guest = connect(args)?;
+            clock::run(&mut guest, *count)?;
+            guest.leave();
+            Ok(())
+        }
+        GuestAction::Timer { count, ahead } => {
+            let mut guest = connect(args)?;
+            timer::run(&mut guest, *count, *ahead)?;
+            guest.leave();
+            Ok(())
+        }
         GuestAction::Net { address, action } => net::run(args, *address, action),
     }
 }
