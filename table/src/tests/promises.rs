@@ -77,7 +77,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 
 #[test]
 fn publishing_loads_nothing_and_stores_a_fixed_number_of_words() {
-    for (slots, slot_bytes, stores) in [(1, 8, 1 + 2), (64, 64, 8 + 2 + 2), (4096, 64, 8 + 2 + 3)] {
+    for (slots, slot_bytes, stores) in [(1, 8, 1 + 2), (64, 64, 8 + 2 + 2), (65, 64, 8 + 2 + 3)] {
         let layout = TableLayout::new(slots, slot_bytes).unwrap();
         let counting = Counting::default();
         let window = Probed::new(heap(layout.bytes()), counting.clone());
