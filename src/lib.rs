@@ -4,6 +4,26 @@
 //! (virtqueues: every element counts) or a **latest-value table** ("time is now X", then "time is now Y", and X is
 //! gone). This crate puts the pieces together: a [`Bus`] serves devices to guests that come and go, a [`Guest`] uses
 //! them, [`inspect`] looks on. The algorithms are in the crates that are re-exported here.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use shmbus::devices::clock::ClockKind;
+//! use shmbus::guest::clock_reader;
+//! use shmbus::virtio::DeviceId;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `shmbus host --socket /tmp/bus --device clock` runs somewhere.
+//! let mut guest = shmbus::Guest::connect("/tmp/bus", "reader", Duration::from_secs(5))?;
+//! let device = guest.find(DeviceId::CLOCK).ok_or("no clock on this bus")?;
+//! let mut clock = clock_reader(&guest, device)?;
+//! let reading = clock.now(ClockKind::Utc)?;
+//! println!("{} ns since 1970, give or take {} ns", reading.time_ns, reading.error_ns);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A host composes devices with [`Bus::builder`]; the README has an example of both sides.
 #![forbid(unsafe_code)]
 
 mod bells;
@@ -14,6 +34,11 @@ mod host;
 pub mod inspect;
 mod plan;
 mod region_set;
+
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 pub use shmbus_devices as devices;
 pub use shmbus_ring as ring;
