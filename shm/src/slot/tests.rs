@@ -203,7 +203,7 @@ fn a_restart_is_reported_once() {
 #[test]
 fn a_dead_writer_leaves_a_complete_value() {
     const WORDS: usize = 3;
-    for copies in [2, 4] {
+    for copies in if cfg!(miri) { 2..3 } else { 2..5 }.step_by(2) {
         for before in 0..5 {
             for stores in 0..WORDS as u64 + 3 {
                 dies_and_restarts(copies, before, stores);
@@ -295,7 +295,7 @@ fn a_dead_writer_leaves_a_complete_value() {
 #[test]
 fn a_hostile_writer_costs_a_bounded_number_of_loads() {
     const WORDS: usize = 5;
-    let rounds = if cfg!(miri) { 300 } else { 100_000 };
+    let rounds = if cfg!(miri) { 60 } else { 100_000 };
     let (mut values, mut errors, mut most) = (0, 0, 0);
     for lies in [16, 64, 200] {
         let honest = slot(4, WORDS);
@@ -382,7 +382,7 @@ fn the_bound_on_loads_is_exact() {
 #[test]
 fn recovery_looks_at_its_contents_as_hostile() {
     let (mut recovered, mut refused) = (0, 0);
-    for seed in 0..if cfg!(miri) { 50 } else { 20_000 } {
+    for seed in 0..if cfg!(miri) { 20 } else { 20_000 } {
         let slot = slot(4, 2);
         let mut written = WriteCursor::new(EPOCH);
         for number in 1..=seed % 7 {
@@ -423,7 +423,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 5 } else { 256 },
+        cases: if cfg!(miri) { 2 } else { 256 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

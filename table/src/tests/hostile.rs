@@ -48,7 +48,7 @@ fn each_lie_in_the_header_has_a_name() {
 #[test]
 fn every_call_ends_within_its_bound() {
     let (rounds, attempts) = if cfg!(miri) {
-        (40, 300)
+        (12, 100)
     } else {
         (5_000, 1_000_000)
     };
@@ -96,7 +96,7 @@ fn every_call_ends_within_its_bound() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 10 } else { 512 },
+        cases: if cfg!(miri) { 4 } else { 512 },
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
