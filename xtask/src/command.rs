@@ -98,6 +98,23 @@ impl Command {
     }
 }
 
+/// Runs all of them, also after a failure.
+///
+/// # Errors
+///
+/// The first one's that failed.
+pub(crate) fn run_all(
+    commands: impl IntoIterator<Item = Command>,
+    tally: &mut Tally,
+) -> Result<(), Stop> {
+    let mut first = Ok(());
+    for command in commands {
+        let result = command.run(tally);
+        first = first.and(result);
+    }
+    first
+}
+
 /// As it would be typed.
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();

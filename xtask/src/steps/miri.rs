@@ -1,7 +1,7 @@
 //! Miri: undefined behaviour, data races and weak-memory outcomes, on the forced-word build over heap windows.
 
-use crate::command::Command;
-use crate::project::{LOCK_FREE, Project};
+use crate::command::{Command, run_all};
+use crate::project::{LOCK_FREE, Project, TWO_THREADS};
 use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::need_nightly;
@@ -11,21 +11,19 @@ const SEEDS: &str = "-Zmiri-many-seeds=1..5";
 
 pub(super) fn miri(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     need_nightly(project, tally)?;
+    // Not the examples in the documentation: they create real shared memory.
     let miri = |directory: &str| {
         Command::nightly_cargo(project)
             .args(["miri", "test", "--no-fail-fast"])
             .args(["--package", &format!("shmbus-{directory}")])
     };
-    for directory in LOCK_FREE {
-        miri(directory).run(tally)?;
-    }
-    for directory in LOCK_FREE {
-        if project.has_test(directory, "threads") {
-            miri(directory)
-                .args(["--test", "threads"])
-                .env("MIRIFLAGS", SEEDS)
-                .run(tally)?;
-        }
-    }
-    Ok(())
+    let all = LOCK_FREE
+        .iter()
+        .map(|directory| miri(directory).args(["--lib", "--tests"]));
+    let seeded = TWO_THREADS.iter().map(|directory| {
+        miri(directory)
+            .args(["--test", "threads"])
+            .env("MIRIFLAGS", SEEDS)
+    });
+    run_all(all.chain(seeded), tally)
 }

@@ -9,8 +9,8 @@ use crate::project::Project;
 use crate::step::Stop;
 use crate::tally::Tally;
 
-/// Where nextest's profile of the same name writes its report, below the target directory.
-const REPORT: &str = "nextest/xtask/junit.xml";
+/// Where nextest's profile writes its report, from the workspace's root: `CARGO_TARGET_DIR` does not move it.
+const REPORT: &str = "target/nextest/xtask/junit.xml";
 
 pub(super) fn tests(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     if has_nextest(project) {
@@ -58,7 +58,7 @@ fn has_nextest(project: &Project) -> bool {
 }
 
 fn nextest(project: &Project, filter: &str, tally: &mut Tally) -> Result<(), Stop> {
-    let report = project.target.join(REPORT);
+    let report = project.root.join(REPORT);
     let _ = fs::remove_file(&report); // of an earlier run
     let result = Command::cargo(project)
         .args([

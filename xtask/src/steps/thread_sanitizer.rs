@@ -1,7 +1,7 @@
 //! ThreadSanitizer over the two-thread tests, with a standard library built under it too.
 
-use crate::command::Command;
-use crate::project::{LOCK_FREE, Project};
+use crate::command::{Command, run_all};
+use crate::project::{Project, TWO_THREADS};
 use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::{host, need_nightly};
@@ -17,12 +17,7 @@ pub(super) fn thread_sanitizer(project: &Project, tally: &mut Tally) -> Result<(
         )));
     }
     need_nightly(project, tally)?;
-    for directory in LOCK_FREE {
-        if !project.has_test(directory, "threads") {
-            return Err(Stop::Failed(format!(
-                "{directory} has no two-thread tests in tests/threads.rs"
-            )));
-        }
+    let tests = TWO_THREADS.iter().map(|directory| {
         Command::nightly_cargo(project)
             .args(["test", "-Zbuild-std", "--target", &host])
             .args(["--package", &format!("shmbus-{directory}")])
@@ -30,7 +25,6 @@ pub(super) fn thread_sanitizer(project: &Project, tally: &mut Tally) -> Result<(
             // Its copies in assembler are invisible to the sanitizer.
             .env("RUSTFLAGS", "-Zsanitizer=thread --cfg shmbus_forced_words")
             .env("CARGO_TARGET_DIR", project.target.join("tsan"))
-            .run(tally)?;
-    }
-    Ok(())
+    });
+    run_all(tests, tally)
 }
