@@ -21,6 +21,19 @@ pub trait Scope: sealed::Sealed + Copy + Send + Sync + 'static {
     fn store_with(order: Ordering, store: impl FnOnce(Ordering));
 }
 
+/// Acquires by a fence behind a relaxed load. The memory may be mapped read-only, and there only relaxed loads of a
+/// register's width are sure to be plain loads (the documentation of `core::sync::atomic`, "atomic accesses to
+/// read-only memory"). A fence orders no less than the load would.
+#[inline(always)]
+fn acquire_by_fence<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
+    if order != Ordering::Acquire {
+        return load(order);
+    }
+    let value = load(Ordering::Relaxed);
+    core::sync::atomic::fence(Ordering::Acquire);
+    value
+}
+
 /// Both sides run on processors: the language's own ordering does.
 #[derive(Clone, Copy, Debug)]
 pub struct Smp;
@@ -37,7 +50,7 @@ impl Scope for Smp {
 
     #[inline(always)]
     fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
-        load(order)
+        acquire_by_fence(order, load)
     }
 
     #[inline(always)]
@@ -69,7 +82,7 @@ impl Scope for Dma {
 
     #[inline(always)]
     fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
-        load(order)
+        acquire_by_fence(order, load)
     }
 
     #[inline(always)]
