@@ -3,7 +3,7 @@
 use core::fmt;
 
 /// How many priority classes there are. Each has a doorbell of its own, in each direction between two sides.
-pub const CLASSES: usize = 4;
+pub const CLASSES: usize = shmbus_shm::PRIORITY_CLASSES as usize;
 
 /// A priority class: 0 is served first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

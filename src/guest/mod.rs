@@ -18,11 +18,11 @@ use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
+use shmbus_transports::Memory;
 use shmbus_transports::local::{
     Backoff, CloseReason, ConnectError, GoodbyeReason, GuestLink, GuestName, GuestOptions,
     Invitation, LinkEvent,
 };
-use shmbus_transports::{Memory, MemoryRole};
 use shmbus_virtio::{DeviceId, DeviceStatus, Features};
 
 pub use self::error::GuestError;
@@ -111,7 +111,7 @@ impl Guest {
     /// Makes the guest's memory as the directory plans it, and hands it over.
     fn accept(invitation: Invitation) -> Result<Self, GuestError> {
         let own = Memory::create(
-            MemoryRole::Guest,
+            MemoryId::GUEST,
             "shmbus-guest",
             invitation.guest_memory_bytes(),
             1,
@@ -119,8 +119,8 @@ impl Guest {
         let mut memories = MemoryMap::new();
         let mut host = None;
         for memory in invitation.memories().iter().chain([&own]) {
-            memories.insert(MemoryId(memory.id), memory.epoch, memory.window().clone());
-            if memory.role == MemoryRole::Host {
+            memories.insert(memory.id, memory.epoch, memory.window().clone());
+            if memory.id == MemoryId::HOST {
                 host = Some(memory.window().clone());
             }
         }

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Regions, SessionId};
-use shmbus_shm::Section;
+use shmbus_shm::{MemoryId, Section};
 use shmbus_shm::slot::Epoch;
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Interest, SignalSet};
 use shmbus_table::TypedWriter;
+use shmbus_transports::Memory;
 use shmbus_transports::local::{Listener, ListenerOptions};
-use shmbus_transports::{Memory, MemoryRole};
 use std::collections::{BTreeMap, HashMap};
 
 use super::agenda::Agenda;
@@ -66,7 +66,7 @@ impl BusBuilder {
         options.quotas.guest_memory_bytes = options.quotas.guest_memory_bytes.max(guest_bytes);
 
         let shared = Memory::create(
-            MemoryRole::Shared,
+            MemoryId::SHARED,
             "shmbus-shared",
             plan.bytes(Section::Shared),
             1,

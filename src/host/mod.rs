@@ -14,7 +14,7 @@ use shmbus_devices::clock::monotonic_ns;
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Outbox, Progress, SessionId};
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, MemoryId, Region, RegionManager};
+use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, Region, RegionManager};
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
@@ -407,7 +407,7 @@ impl Drop for Bus {
 
 /// Takes a memory into a plan.
 fn attach(manager: &RegionManager, memory: &Memory) -> Result<(), HostError> {
-    manager.attach(MemoryId(memory.id), memory.epoch, memory.window().clone())?;
+    manager.attach(memory.id, memory.epoch, memory.window().clone())?;
     Ok(())
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use shmbus_devices::{Regions, SessionId};
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{Mapped, RegionManager, Section};
+use shmbus_shm::{Mapped, MemoryId, RegionManager};
 use shmbus_signal::os::{SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{CLASSES, ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
-use shmbus_transports::{Doorbells, Memory, MemoryRole};
+use shmbus_transports::{Doorbells, Memory};
 use shmbus_virtio::{StatusError, StatusMachine, Transition};
 
 use super::error::HostError;
@@ -57,9 +57,9 @@ impl Session {
         offers: Vec<DeviceOffer>,
         shared: &Memory,
     ) -> Result<Self, HostError> {
-        let create = |role, name, section| Memory::create(role, name, plan.bytes(section), EPOCH);
-        let host = create(MemoryRole::Host, "shmbus-host", Section::Host)?;
-        let common = create(MemoryRole::Common, "shmbus-common", Section::Common)?;
+        let create = |id: MemoryId, name| Memory::create(id, name, plan.bytes(id.section()), EPOCH);
+        let host = create(MemoryId::HOST, "shmbus-host")?;
+        let common = create(MemoryId::COMMON, "shmbus-common")?;
         let manager = plan.place()?;
         for memory in [&host, &common, shared] {
             super::attach(&manager, memory)?;

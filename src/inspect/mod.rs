@@ -155,7 +155,7 @@ impl Memories {
         let name = GuestName::new("inspector")?;
         let mut memories = Self::default();
         for shown in Inspector::connect(path, name, PATIENCE)?.list()? {
-            let id = MemoryId(shown.memory.id);
+            let id = shown.memory.id;
             let (epoch, window) = (shown.memory.epoch, shown.memory.window().clone());
             match shown.session {
                 None => memories.shared = Some((epoch, window)),

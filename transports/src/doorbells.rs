@@ -4,9 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{EventfdFlags, eventfd};
-
-/// The most priority classes that a session can have.
-pub const MAX_CLASSES: usize = 16;
+use shmbus_shm::PRIORITY_CLASSES;
 
 /// One eventfd per priority class and direction; index 0 is the highest priority. The default has none, so that they can be
 /// taken out of a [`GuestLink`](crate::local::GuestLink).
@@ -19,14 +17,14 @@ pub struct Doorbells {
 }
 
 impl Doorbells {
-    /// Fresh, silent doorbells: `classes` of them each way, at most [`MAX_CLASSES`].
+    /// Fresh, silent doorbells: `classes` of them each way, at most [`PRIORITY_CLASSES`].
     ///
     /// # Errors
     ///
     /// Of `eventfd(2)`; no descriptors left, most likely.
     pub fn create(classes: usize) -> io::Result<Self> {
         let bells = || -> io::Result<Vec<OwnedFd>> {
-            (0..classes.min(MAX_CLASSES))
+            (0..classes.min(PRIORITY_CLASSES.into()))
                 .map(|_| Ok(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
                 .collect()
         };

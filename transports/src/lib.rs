@@ -13,11 +13,11 @@
 //! use std::sync::atomic::Ordering::Relaxed;
 //! use std::time::Duration;
 //!
-//! use shmbus_shm::Field;
+//! use shmbus_shm::{Field, MemoryId};
 //! use shmbus_transports::local::{
 //!     Admission, Event, GuestName, GuestOptions, Listener, ListenerOptions, connect,
 //! };
-//! use shmbus_transports::{Doorbells, Memory, MemoryRole};
+//! use shmbus_transports::{Doorbells, Memory};
 //!
 //! let directory = tempfile::tempdir()?;
 //! let path = directory.path().join("bus");
@@ -27,14 +27,14 @@
 //!     let options = GuestOptions::new(GuestName::new("doc").unwrap());
 //!     let invitation = connect(&path, &options, Duration::from_secs(10)).unwrap();
 //!     let bytes = invitation.guest_memory_bytes();
-//!     let own = Memory::create(MemoryRole::Guest, "guest", bytes, 1).unwrap();
+//!     let own = Memory::create(MemoryId::GUEST, "guest", bytes, 1).unwrap();
 //!     Field::<u64, _>::new(own.window(), 0).unwrap().store(42, Relaxed);
 //!     let link = invitation.complete(own).unwrap(); // READY
-//!     let host = link.memory(MemoryRole::Host).unwrap();
+//!     let host = link.memory(MemoryId::HOST).unwrap();
 //!     Field::<u64, _>::new(host.window(), 0).unwrap().load(Relaxed)
 //! });
 //!
-//! let host = Memory::create(MemoryRole::Host, "host", 4096, 1)?;
+//! let host = Memory::create(MemoryId::HOST, "host", 4096, 1)?;
 //! Field::<u64, _>::new(host.window(), 0)?.store(7, Relaxed);
 //! let doorbells = Doorbells::create(4)?;
 //! let seen = loop {
@@ -69,6 +69,6 @@ pub mod local;
 mod memory;
 
 #[cfg(feature = "local")]
-pub use doorbells::{Doorbells, MAX_CLASSES};
+pub use doorbells::Doorbells;
 #[cfg(feature = "local")]
-pub use memory::{Memory, MemoryRole};
+pub use memory::Memory;

@@ -15,7 +15,7 @@ use host::{Host, PAGE, guest, join, name};
 use raw::{Raw, hello, hello_as, memfd};
 use rustix::fs::SealFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shmbus_transports::MemoryRole;
+use shmbus_shm::{MemoryId, Section};
 use shmbus_transports::local::message::{Announcement, GoodbyeReason, Message, PeerRole};
 use shmbus_transports::local::{
     CloseReason, GuestLink, Inspector, ListenerOptions, Quotas, RefusalCode,
@@ -252,8 +252,7 @@ fn silence_and_one_byte_at_a_time() {
 fn memories_that_a_guest_must_not_send() {
     let mut besieged = Besieged::start(Quotas::default());
     let good = Announcement {
-        id: 1,
-        role: MemoryRole::Guest,
+        id: MemoryId::GUEST,
         bytes: 3 * PAGE,
         epoch: 1,
     };
@@ -282,16 +281,19 @@ fn memories_that_a_guest_must_not_send() {
         ),
         (
             Announcement {
-                role: MemoryRole::Host,
+                id: MemoryId::HOST,
                 ..good
             },
             memfd(3 * PAGE, sealed),
-            "found HOST",
+            "found HOST 0",
         ),
         (
-            Announcement { id: 0, ..good },
+            Announcement {
+                id: MemoryId::new(Section::Guest, 1),
+                ..good
+            },
             memfd(3 * PAGE, sealed),
-            "id 0",
+            "found GUEST 1",
         ),
     ];
     for (announcement, fd, expected) in cases {

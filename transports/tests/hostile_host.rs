@@ -13,12 +13,12 @@ use std::time::Duration;
 use host::{CLASSES, PAGE, TIMEOUT, guest, guest_memory, name};
 use raw::{Raw, memfd};
 use rustix::fs::SealFlags;
-use shmbus_shm::MemoryError;
+use shmbus_shm::{MemoryError, MemoryId, Section};
+use shmbus_transports::Doorbells;
 use shmbus_transports::local::message::{Announcement, Entry, Message, Page, Welcome};
 use shmbus_transports::local::{
     CloseReason, ConnectError, Inspector, LinkEvent, SocketError, connect,
 };
-use shmbus_transports::{Doorbells, MemoryRole};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 const SEALED: SealFlags = SealFlags::SHRINK.union(SealFlags::FUTURE_WRITE);
@@ -49,13 +49,8 @@ fn welcome() -> Welcome {
     }
 }
 
-fn memory(role: MemoryRole, bytes: u64, epoch: u64) -> Announcement {
-    Announcement {
-        id: role as u32,
-        role,
-        bytes,
-        epoch,
-    }
+fn memory(id: MemoryId, bytes: u64, epoch: u64) -> Announcement {
+    Announcement { id, bytes, epoch }
 }
 
 fn give(peer: &mut Raw, announced: Announcement, fd: OwnedFd) {
@@ -65,7 +60,7 @@ fn give(peer: &mut Raw, announced: Announcement, fd: OwnedFd) {
 /// As a good host, up to and with the doorbells.
 fn invite(peer: &mut Raw) {
     peer.message(&Message::Welcome(welcome()));
-    give(peer, memory(MemoryRole::Host, PAGE, 1), memfd(PAGE, SEALED));
+    give(peer, memory(MemoryId::HOST, PAGE, 1), memfd(PAGE, SEALED));
     let bells = Doorbells::create(CLASSES).unwrap();
     let bells: Vec<_> = bells.to_host.iter().chain(&bells.to_guest).collect();
     let classes = CLASSES as u8;
@@ -121,7 +116,7 @@ fn memories_that_a_guest_does_not_take() {
             give(peer, announced, fd);
         })
     };
-    let host_memory = memory(MemoryRole::Host, PAGE, 1);
+    let host_memory = memory(MemoryId::HOST, PAGE, 1);
     for seals in [SealFlags::empty(), SealFlags::SHRINK] {
         let error = give_one(host_memory, memfd(PAGE, seals));
         let ConnectError::Memory { source, .. } = error else {
@@ -129,16 +124,16 @@ fn memories_that_a_guest_does_not_take() {
         };
         assert!(matches!(source, MemoryError::Unsealed { .. }), "{source}");
     }
-    let error = give_one(memory(MemoryRole::Host, 2 * PAGE, 1), memfd(PAGE, SEALED));
+    let error = give_one(memory(MemoryId::HOST, 2 * PAGE, 1), memfd(PAGE, SEALED));
     assert!(matches!(error, ConnectError::Memory { .. }), "{error}");
-    let error = give_one(memory(MemoryRole::Host, 1 << 40, 1), memfd(PAGE, SEALED));
+    let error = give_one(memory(MemoryId::HOST, 1 << 40, 1), memfd(PAGE, SEALED));
     assert!(matches!(error, ConnectError::Terms { .. }), "{error}");
-    let error = give_one(memory(MemoryRole::Guest, PAGE, 1), memfd(PAGE, SEALED));
+    let error = give_one(memory(MemoryId::GUEST, PAGE, 1), memfd(PAGE, SEALED));
     assert!(matches!(error, ConnectError::Terms { .. }), "{error}");
 
     let error = refused_by(|peer| {
         peer.message(&Message::Welcome(welcome()));
-        peer.message(&Message::Memory(memory(MemoryRole::Host, PAGE, 1)));
+        peer.message(&Message::Memory(memory(MemoryId::HOST, PAGE, 1)));
     });
     assert!(
         error
@@ -147,11 +142,14 @@ fn memories_that_a_guest_does_not_take() {
         "{error}"
     );
     let error = refused_by(|peer| {
-        let shared = memory(MemoryRole::Shared, PAGE, 1);
+        let shared = memory(MemoryId::SHARED, PAGE, 1);
         peer.message(&Message::Welcome(welcome()));
         give(peer, shared, memfd(PAGE, SEALED));
     });
-    assert!(error.to_string().contains("one HOST memory"), "{error}");
+    assert!(
+        error.to_string().contains("memory HOST 0 among them"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -199,24 +197,17 @@ fn silence_ends_at_the_timeout() {
 
 #[test]
 fn a_running_session_takes_no_more_than_the_rules_allow() {
-    // An epoch that has been; a role that changes; more memories than agreed; a READY too many; stray descriptors.
+    // An epoch that has been; a memory of the guest's own; more memories than agreed; a READY too many; stray descriptors.
     type Script = fn(&mut Raw);
     let scripts: [Script; 5] = [
-        |peer| give(peer, memory(MemoryRole::Host, PAGE, 1), memfd(PAGE, SEALED)),
+        |peer| give(peer, memory(MemoryId::HOST, PAGE, 1), memfd(PAGE, SEALED)),
         |peer| {
-            let role = MemoryRole::Shared;
-            let changed = Announcement {
-                id: MemoryRole::Host as u32,
-                ..memory(role, PAGE, 9)
-            };
-            give(peer, changed, memfd(PAGE, SEALED));
+            let own = memory(MemoryId::GUEST, PAGE, 9);
+            give(peer, own, memfd(PAGE, SEALED));
         },
         |peer| {
-            for id in 100..200 {
-                let another = Announcement {
-                    id,
-                    ..memory(MemoryRole::Shared, PAGE, 1)
-                };
+            for ordinal in 0..100 {
+                let another = memory(MemoryId::new(Section::Shared, ordinal), PAGE, 1);
                 give(peer, another, memfd(PAGE, SEALED));
             }
         },
@@ -288,7 +279,7 @@ fn an_inspector_takes_nothing_that_could_be_written() {
         let entry = Entry {
             session: 1,
             guest: None,
-            memory: memory(MemoryRole::Common, PAGE, 1),
+            memory: memory(MemoryId::COMMON, PAGE, 1),
         };
         let page = Page {
             next: 0,

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use host::{CLASSES, Host, PAGE, Seen, TIMEOUT, guest, guest_memory, is_readable, name};
 use raw::Raw;
+use shmbus_shm::MemoryId;
 use shmbus_shm::{Field, Window};
+use shmbus_transports::Memory;
 use shmbus_transports::local::{
     Backoff, BindError, CloseReason, ConnectError, Event, GoodbyeReason, GuestLink, Inspector,
     LinkEvent, Listener, ListenerOptions, Quotas, RefusalCode, SessionId, connect, reconnect,
 };
-use shmbus_transports::{Memory, MemoryRole};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 fn join(host: &Host, label: &str) -> GuestLink {
@@ -58,18 +59,15 @@ fn two_guests_share_memories_and_doorbells_with_the_host_and_not_with_each_other
     assert_eq!(values, [(1, 11), (2, 22)]);
 
     for link in [&one, &two] {
-        let roles: Vec<_> = link.memories.iter().map(|m| (m.role, m.bytes())).collect();
-        let expected = [(MemoryRole::Host, PAGE), (MemoryRole::Common, 2 * PAGE)];
-        assert_eq!(roles, expected);
+        let given: Vec<_> = link.memories.iter().map(|m| (m.id, m.bytes())).collect();
+        let expected = [(MemoryId::HOST, PAGE), (MemoryId::COMMON, 2 * PAGE)];
+        assert_eq!(given, expected);
         assert_eq!(link.doorbells.to_host.len(), CLASSES);
         assert_eq!(link.doorbells.to_guest.len(), CLASSES);
     }
     // What one writes into its COMMON memory, the other does not see.
-    word(one.memory(MemoryRole::Common).unwrap()).store(33, Relaxed);
-    assert_eq!(
-        word(two.memory(MemoryRole::Common).unwrap()).load(Relaxed),
-        0
-    );
+    word(one.memory(MemoryId::COMMON).unwrap()).store(33, Relaxed);
+    assert_eq!(word(two.memory(MemoryId::COMMON).unwrap()).load(Relaxed), 0);
     rustix::io::write(&one.doorbells.to_host[2], &1_u64.to_ne_bytes()).unwrap();
     assert!(!is_readable(&two.doorbells.to_host[2], Duration::ZERO));
 
@@ -289,7 +287,7 @@ fn an_inspector_sees_what_is_sealed_and_nothing_that_it_could_write() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bus");
     let mut listener = Listener::bind(&path, ListenerOptions::default()).unwrap();
-    let clocks = Memory::create(MemoryRole::Shared, "clocks", PAGE, 1).unwrap();
+    let clocks = Memory::create(MemoryId::SHARED, "clocks", PAGE, 1).unwrap();
     listener.share(clocks.clone()).unwrap();
     let host = Host::run(listener);
     let mut inspector = Inspector::connect(&path, name("inspector"), TIMEOUT).unwrap();
@@ -299,26 +297,23 @@ fn an_inspector_sees_what_is_sealed_and_nothing_that_it_could_write() {
     let guests: Vec<_> = (0..20)
         .map(|index| join(&host, &format!("guest-{index}")))
         .collect();
-    assert!(guests[0].memory(MemoryRole::Shared).is_some());
+    assert!(guests[0].memory(MemoryId::SHARED).is_some());
     let list = inspector.list().unwrap();
     assert_eq!(list.len(), 41);
-    assert!(
-        list.iter()
-            .all(|seen| seen.memory.role != MemoryRole::Common)
-    );
+    assert!(list.iter().all(|seen| seen.memory.id != MemoryId::COMMON));
     word(&guests[7].guest_memory).store(77, Relaxed);
     word(&clocks).store(88, Relaxed);
-    let value = |guest: Option<&str>, role| {
+    let value = |guest: Option<&str>, id| {
         let seen = list
             .iter()
             .find(|seen| {
-                seen.memory.role == role && seen.guest.as_ref().map(|name| name.as_str()) == guest
+                seen.memory.id == id && seen.guest.as_ref().map(|name| name.as_str()) == guest
             })
             .unwrap();
         word(&seen.memory).load(Relaxed)
     };
-    assert_eq!(value(Some("guest-7"), MemoryRole::Guest), 77);
-    assert_eq!(value(None, MemoryRole::Shared), 88);
+    assert_eq!(value(Some("guest-7"), MemoryId::GUEST), 77);
+    assert_eq!(value(None, MemoryId::SHARED), 88);
 
     drop(guests);
     for _ in 0..20 {
@@ -339,34 +334,33 @@ fn memories_get_new_epochs_while_the_session_runs() {
     let mut link = join(&host, "guest");
     let mut listener = host.stop();
 
-    let create = |role, epoch| Memory::create(role, "again", PAGE, epoch).unwrap();
-    listener.share(create(MemoryRole::Shared, 1)).unwrap();
-    listener.share(create(MemoryRole::Shared, 2)).unwrap();
-    listener.share(create(MemoryRole::Shared, 2)).unwrap_err();
-    let disguised = create(MemoryRole::Shared, 3).with_id(MemoryRole::Host as u32);
-    listener.share(disguised).unwrap_err();
-    let directory = create(MemoryRole::Host, 2);
+    let create = |id, epoch| Memory::create(id, "again", PAGE, epoch).unwrap();
+    listener.share(create(MemoryId::SHARED, 1)).unwrap();
+    listener.share(create(MemoryId::SHARED, 2)).unwrap();
+    listener.share(create(MemoryId::SHARED, 2)).unwrap_err();
+    listener.share(create(MemoryId::HOST, 3)).unwrap_err();
+    let directory = create(MemoryId::HOST, 2);
     listener.replace(link.session, directory.clone()).unwrap();
     listener.replace(link.session, directory).unwrap_err();
     let unsealed = Memory::new(
-        MemoryRole::Host,
+        MemoryId::HOST,
         3,
-        create(MemoryRole::Common, 3).shared().clone(),
+        create(MemoryId::COMMON, 3).shared().clone(),
     );
     listener.replace(link.session, unsealed).unwrap_err();
-    let disguised = create(MemoryRole::Common, 3).with_id(MemoryRole::Shared as u32);
-    listener.replace(link.session, disguised).unwrap_err();
+    let shared = create(MemoryId::SHARED, 3);
+    listener.replace(link.session, shared).unwrap_err();
     for expected in [
-        (MemoryRole::Shared, 1),
-        (MemoryRole::Shared, 2),
-        (MemoryRole::Host, 2),
+        (MemoryId::SHARED, 1),
+        (MemoryId::SHARED, 2),
+        (MemoryId::HOST, 2),
     ] {
         let LinkEvent::Memory(memory) = next_event(&mut link) else {
             panic!("a memory")
         };
-        assert_eq!((memory.role, memory.epoch), expected);
+        assert_eq!((memory.id, memory.epoch), expected);
         assert_eq!(
-            link.memory(memory.role).map(|kept| kept.epoch),
+            link.memory(memory.id).map(|kept| kept.epoch),
             Some(expected.1)
         );
     }

@@ -1,5 +1,7 @@
 //! Memories, and who writes to them.
 
+use core::fmt;
+
 use super::rights::{Permission, Rights};
 
 /// The four kinds of memory of a session, by their writing side.
@@ -34,6 +36,22 @@ impl Section {
         };
         Rights { host, guest }
     }
+
+    /// Whether one side alone writes its memories, so that they are sealed against writing by the other.
+    pub fn has_one_writer(self) -> bool {
+        self != Section::Common
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Section::Host => "HOST",
+            Section::Guest => "GUEST",
+            Section::Common => "COMMON",
+            Section::Shared => "SHARED",
+        })
+    }
 }
 
 /// Names a memory of a session. The number's low two bits are its section, the others count the section's memories:
@@ -67,5 +85,11 @@ impl MemoryId {
     /// Which of the section's memories it is.
     pub fn ordinal(self) -> u32 {
         self.0 >> 2
+    }
+}
+
+impl fmt::Display for MemoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.section(), self.ordinal())
     }
 }

@@ -2,6 +2,7 @@
 
 mod error;
 
+use shmbus_shm::{MemoryId, PRIORITY_CLASSES};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 pub use error::MessageError;
@@ -12,8 +13,6 @@ use super::message::{
     Welcome,
 };
 use super::text::{Explanation, GuestName, MAX_EXPLANATION_BYTES, MAX_NAME_BYTES};
-use crate::doorbells::MAX_CLASSES;
-use crate::memory::MemoryRole;
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ impl Header {
 }
 
 impl Message {
-    /// The whole frame. A [`Page`] longer than [`MAX_PAGE_ENTRIES`] is cut; doorbells beyond [`MAX_CLASSES`] do not
+    /// The whole frame. A [`Page`] longer than [`MAX_PAGE_ENTRIES`] is cut; doorbells beyond [`PRIORITY_CLASSES`] do not
     /// decode.
     pub fn encode(&self) -> Vec<u8> {
         let mut frame = Writer(Vec::with_capacity(HEADER_BYTES + 64));
@@ -214,12 +213,11 @@ impl Writer {
         self.bytes(name.as_bytes());
         self.zeros(MAX_NAME_BYTES - name.len());
     }
-    /// 24 bytes; a page's entries keep the length of the name that follows in the byte after the role.
+    /// 24 bytes; a page's entries keep the length of the name that follows in the byte after the id.
     fn announcement(&mut self, memory: &Announcement, name_length: u8) {
-        self.u32(memory.id);
-        self.u8(memory.role as u8);
+        self.u32(memory.id.0);
         self.u8(name_length);
-        self.zeros(2);
+        self.zeros(3);
         self.u64(memory.bytes);
         self.u64(memory.epoch);
     }
@@ -299,8 +297,8 @@ impl<'a> Reader<'a> {
 
     fn classes(&mut self) -> Result<u8, MessageError> {
         let classes = self.u8()?;
-        if usize::from(classes) > MAX_CLASSES {
-            return Err(self.bad_field(1, classes.into(), "at most 16 priority classes"));
+        if classes > PRIORITY_CLASSES {
+            return Err(self.bad_field(1, classes.into(), "at most 4 priority classes"));
         }
         Ok(classes)
     }
@@ -394,23 +392,15 @@ impl<'a> Reader<'a> {
 
     /// With the length of the name that follows in a page.
     fn announcement(&mut self) -> Result<(Announcement, u8), MessageError> {
-        let id = self.u32()?;
-        let number = self.u8()?;
-        let role = MemoryRole::from_number(number)
-            .ok_or_else(|| self.bad_field(1, number.into(), "a memory's role, 0 to 3"))?;
+        let id = MemoryId(self.u32()?);
         let name_length = self.u8()?;
         if name_length != 0 && self.kind == Kind::Memory {
             return Err(self.bad_field(1, name_length.into(), "a reserved byte, zero"));
         }
-        self.zeros::<2>()?;
+        self.zeros::<3>()?;
         let bytes = self.u64()?;
         let epoch = self.u64()?;
-        let memory = Announcement {
-            id,
-            role,
-            bytes,
-            epoch,
-        };
+        let memory = Announcement { id, bytes, epoch };
         Ok((memory, name_length))
     }
 

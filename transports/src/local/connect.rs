@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SocketFlags, connect as connect_socket};
-use shmbus_shm::MemoryError;
+use shmbus_shm::{MemoryError, MemoryId};
 
 use super::guest::{GuestOptions, Invitation};
 use super::message::{Hello, Kind, Message, PeerRole, Refusal, RefusalCode, Welcome};
 use super::path::{address, new_socket};
 use super::socket::{Socket, SocketError};
-use crate::memory::MemoryRole;
 
 /// Why a guest or an inspector did not get through to a host.
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +94,10 @@ pub enum ConnectError {
         found: String,
     },
     /// A memory of the host cannot be used.
-    #[error("the host's {role} memory cannot be used: {source}")]
+    #[error("the host's memory {id} cannot be used: {source}")]
     Memory {
         /// Which.
-        role: MemoryRole,
+        id: MemoryId,
         /// Why.
         source: MemoryError,
     },

@@ -4,11 +4,11 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use shmbus_shm::MemoryError;
+use shmbus_shm::{MemoryError, MemoryId};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::connect::ConnectError;
-use super::message::{GoodbyeReason, Kind, RefusalCode};
+use super::message::{Announcement, GoodbyeReason, Kind, RefusalCode};
 use super::socket::{Socket, SocketError};
 use super::text::GuestName;
 use crate::memory::Memory;
@@ -48,14 +48,12 @@ pub enum CloseReason {
         state: &'static str,
     },
     /// The guest announced other memory than it was told to make.
-    #[error("expected the GUEST memory with id {id} and {bytes} bytes, found {found}")]
+    #[error("expected memory {} with {bytes} bytes, found {} with {} bytes", MemoryId::GUEST, .found.id, .found.bytes)]
     OtherMemory {
-        /// The id that it must have.
-        id: u32,
         /// The size that it was told, in bytes.
         bytes: u64,
         /// What it announced.
-        found: String,
+        found: Announcement,
     },
     /// The guest's memory cannot be used.
     #[error("the GUEST memory cannot be used: {0}")]

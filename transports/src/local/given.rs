@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use shmbus_shm::{Access, SharedMemory};
+use shmbus_shm::{Access, MemoryId, Section, SharedMemory};
 
 use super::connect::ConnectError;
 use super::guest::GuestLimits;
 use super::message::Announcement;
-use crate::memory::{Memory, MemoryRole};
+use crate::memory::Memory;
 
-/// The memories that a host has given: which id has which role and epoch. Both only change as the rules say.
+/// The memories that a host has given, and the epoch of each, which only goes up.
 #[derive(Debug)]
 pub(super) struct Given {
     limits: GuestLimits,
-    known: BTreeMap<u32, (MemoryRole, u64)>,
+    known: BTreeMap<MemoryId, u64>,
 }
 
 impl Given {
@@ -31,27 +31,22 @@ impl Given {
         announced: Announcement,
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<Memory, ConnectError> {
-        let Announcement {
-            id,
-            role,
-            bytes,
-            epoch,
-        } = announced;
+        let Announcement { id, bytes, epoch } = announced;
         let terms = |expected: String, found: String| ConnectError::Terms { expected, found };
-        if role == MemoryRole::Guest {
-            return Err(terms("a memory of the host".into(), role.to_string()));
+        if id.section() == Section::Guest {
+            return Err(terms("a memory of the host".into(), id.to_string()));
         }
         if bytes > self.limits.memory_bytes {
             return Err(terms(
                 format!("at most {} bytes in a memory", self.limits.memory_bytes),
-                format!("{role} with {bytes} bytes"),
+                format!("{id} with {bytes} bytes"),
             ));
         }
         match self.known.get(&id) {
-            Some((known, last)) if *known != role || *last >= epoch => {
+            Some(last) if *last >= epoch => {
                 return Err(terms(
-                    format!("{known} with an epoch above {last} as memory {id}"),
-                    format!("{role} with epoch {epoch}"),
+                    format!("{id} with an epoch above {last}"),
+                    format!("epoch {epoch}"),
                 ));
             }
             None if self.known.len() >= self.limits.memories => {
@@ -66,14 +61,14 @@ impl Given {
         let Some(fd) = descriptors.pop() else {
             return Err(terms("a descriptor with a memory".into(), "none".into()));
         };
-        let access = if role == MemoryRole::Common {
-            Access::ReadWrite
-        } else {
+        let access = if id.section().has_one_writer() {
             Access::Read
+        } else {
+            Access::ReadWrite
         };
         let shared = SharedMemory::from_peer(fd, bytes, access)
-            .map_err(|source| ConnectError::Memory { role, source })?;
-        self.known.insert(id, (role, epoch));
-        Ok(Memory::new(role, epoch, shared).with_id(id))
+            .map_err(|source| ConnectError::Memory { id, source })?;
+        self.known.insert(id, epoch);
+        Ok(Memory::new(id, epoch, shared))
     }
 }

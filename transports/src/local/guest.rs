@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use shmbus_shm::MemoryId;
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::connect::{ConnectError, Line};
@@ -12,7 +13,7 @@ use super::message::{GoodbyeReason, MAX_DESCRIPTORS, Message, Welcome};
 use super::socket::{Received, Socket, SocketError};
 use super::text::GuestName;
 use crate::doorbells::Doorbells;
-use crate::memory::{Memory, MemoryRole};
+use crate::memory::Memory;
 
 /// What a guest lets a host do to it: it trusts the host as little as the host trusts the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +90,10 @@ impl Invitation {
                 }
             }
         }
-        let hosts = memories
-            .iter()
-            .filter(|memory| memory.role == MemoryRole::Host);
-        if hosts.count() != 1 {
+        if memories.iter().all(|memory| memory.id != MemoryId::HOST) {
             return Err(ConnectError::Terms {
-                expected: "one HOST memory".into(),
-                found: format!("{} memories of other roles", memories.len()),
+                expected: format!("memory {} among them", MemoryId::HOST),
+                found: format!("{} others", memories.len()),
             });
         }
         let doorbells = match line.expect("DOORBELLS", MAX_DESCRIPTORS)? {
@@ -139,7 +137,7 @@ impl Invitation {
         self.welcome.guest_memory_bytes
     }
 
-    /// What the host gave: one HOST memory, COMMON and SHARED ones.
+    /// What the host gave: [`MemoryId::HOST`] for certain, COMMON and SHARED ones.
     pub fn memories(&self) -> &[Memory] {
         &self.memories
     }
@@ -148,7 +146,7 @@ impl Invitation {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Terms`] for a memory of another size or role; otherwise as for [`connect`](super::connect()).
+    /// [`ConnectError::Terms`] for a memory of another size or id; otherwise as for [`connect`](super::connect()).
     pub fn complete(self, memory: Memory) -> Result<GuestLink, ConnectError> {
         let Self {
             mut line,
@@ -157,22 +155,13 @@ impl Invitation {
             mut memories,
             doorbells,
         } = self;
-        let id = MemoryRole::Guest as u32;
-        let fits = memory.role == MemoryRole::Guest
-            && memory.id == id
-            && memory.bytes() == welcome.guest_memory_bytes;
-        if !fits {
+        let told = (MemoryId::GUEST, welcome.guest_memory_bytes);
+        let made = (memory.id, memory.bytes());
+        if made != told {
+            let describe = |(id, bytes)| format!("memory {id} with {bytes} bytes");
             return Err(ConnectError::Terms {
-                expected: format!(
-                    "a GUEST memory with id {id} and {} bytes",
-                    welcome.guest_memory_bytes
-                ),
-                found: format!(
-                    "{} with id {} and {} bytes",
-                    memory.role,
-                    memory.id,
-                    memory.bytes()
-                ),
+                expected: describe(told),
+                found: describe(made),
             });
         }
         let announcement = Message::Memory((&memory).into());
@@ -269,7 +258,7 @@ pub struct GuestLink {
     pub private: PrivateFeatures,
     /// The guest's own memory.
     pub guest_memory: Memory,
-    /// The host's: one HOST memory, COMMON and SHARED ones.
+    /// The host's: [`MemoryId::HOST`] for certain, COMMON and SHARED ones.
     pub memories: Vec<Memory>,
     /// The doorbells, both ways.
     pub doorbells: Doorbells,
@@ -279,12 +268,10 @@ pub struct GuestLink {
 }
 
 impl GuestLink {
-    /// The first memory with this role; the HOST memory is there for certain.
-    pub fn memory(&self, role: MemoryRole) -> Option<&Memory> {
-        if role == MemoryRole::Guest {
-            return Some(&self.guest_memory);
-        }
-        self.memories.iter().find(|memory| memory.role == role)
+    /// A memory of either side; [`MemoryId::HOST`] and [`MemoryId::GUEST`] are there for certain.
+    pub fn memory(&self, id: MemoryId) -> Option<&Memory> {
+        let mut memories = self.memories.iter().chain([&self.guest_memory]);
+        memories.find(|memory| memory.id == id)
     }
 
     /// The next thing to act on, without waiting: wait until [`AsFd`] is readable, then call it until it returns `None`.

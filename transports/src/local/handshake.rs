@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use shmbus_shm::{Access, SharedMemory};
+use shmbus_shm::{Access, MemoryId, SharedMemory};
 use shmbus_virtio::FeatureError;
 
 use super::complaints::Complaint;
@@ -13,7 +13,7 @@ use super::message::{
     Announcement, Entry, Hello, MAX_PAGE_ENTRIES, Message, Page, PeerRole, Refusal, RefusalCode,
     Welcome,
 };
-use crate::memory::{Memory, MemoryRole};
+use crate::memory::Memory;
 
 impl Listener {
     /// Acts on a message of a connection; an error ends the connection.
@@ -158,7 +158,7 @@ impl Listener {
     /// Sends one page of the list: ordered by session, then by memory id, so that it can be gone on with while sessions
     /// come and go.
     fn show(&mut self, number: u64, from: u64) -> Result<(), CloseReason> {
-        let key = |session: u32, memory: &Memory| u64::from(session) << 32 | u64::from(memory.id);
+        let key = |session: u32, memory: &Memory| u64::from(session) << 32 | u64::from(memory.id.0);
         let bus = self.shared.iter().map(|memory| (0, None, memory));
         let sessions = self
             .sessions
@@ -174,7 +174,7 @@ impl Listener {
         let mut page = Page::default();
         let mut memories = Vec::new();
         for (session, guest, memory) in bus.chain(sessions) {
-            if key(session, memory) < from || !memory.role.has_one_writer() {
+            if key(session, memory) < from || !memory.section().has_one_writer() {
                 continue;
             }
             if memories.len() == MAX_PAGE_ENTRIES {
@@ -200,14 +200,12 @@ fn take_guest_memory(
     announced: Announcement,
     bytes: u64,
 ) -> Result<Memory, CloseReason> {
-    let id = MemoryRole::Guest as u32;
-    if announced.role != MemoryRole::Guest || announced.id != id || announced.bytes != bytes {
-        let found = format!(
-            "{} with id {} and {} bytes",
-            announced.role, announced.id, announced.bytes
-        );
-        return Err(CloseReason::OtherMemory { id, bytes, found });
+    if announced.id != MemoryId::GUEST || announced.bytes != bytes {
+        return Err(CloseReason::OtherMemory {
+            bytes,
+            found: announced,
+        });
     }
     let shared = SharedMemory::from_peer(fd, bytes, Access::Read)?;
-    Ok(Memory::new(MemoryRole::Guest, announced.epoch, shared))
+    Ok(Memory::new(announced.id, announced.epoch, shared))
 }

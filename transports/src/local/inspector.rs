@@ -111,13 +111,13 @@ impl Inspector {
 
 fn inspect(entry: Entry, fd: std::os::fd::OwnedFd) -> Result<Inspected, ConnectError> {
     let announced = entry.memory;
-    let role = announced.role;
+    let id = announced.id;
     // Read-only is also checked here: it must be sealed against everybody who is not its writer.
     let shared = SharedMemory::from_peer(fd, announced.bytes, Access::Read)
-        .map_err(|source| ConnectError::Memory { role, source })?;
+        .map_err(|source| ConnectError::Memory { id, source })?;
     Ok(Inspected {
         session: (entry.session != 0).then_some(SessionId(entry.session)),
         guest: entry.guest,
-        memory: Memory::new(role, announced.epoch, shared).with_id(announced.id),
+        memory: Memory::new(id, announced.epoch, shared),
     })
 }

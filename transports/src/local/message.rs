@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | 0 | `u8[4]` | magic, `"sbus"` |
 //! | 4 | `u8` | kind of message |
-//! | 5 | `u8` | number of file descriptors that come with it, at most 32 |
+//! | 5 | `u8` | number of file descriptors that come with it, at most 16 |
 //! | 6 | `u16` | bytes in the body, at most 1040 |
 //!
 //! | message | kind | body bytes | descriptors | direction |
@@ -24,10 +24,11 @@
 
 use core::fmt;
 
+use shmbus_shm::{MemoryId, PRIORITY_CLASSES};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::text::{Explanation, GuestName};
-use crate::memory::{Memory, MemoryRole};
+use crate::memory::Memory;
 
 /// What every frame starts with.
 pub const MAGIC: [u8; 4] = *b"sbus";
@@ -37,8 +38,9 @@ pub const VERSION: u16 = 1;
 pub const HEADER_BYTES: usize = 8;
 /// The most bytes in a frame's body: those of a full [`Page`].
 pub const MAX_BODY_BYTES: usize = 16 + MAX_PAGE_ENTRIES * 64;
-/// The most file descriptors that come with one message: those of DOORBELLS.
-pub const MAX_DESCRIPTORS: usize = 2 * crate::doorbells::MAX_CLASSES;
+/// The most file descriptors that come with one message: those of a full [`Page`].
+pub const MAX_DESCRIPTORS: usize = MAX_PAGE_ENTRIES;
+const _: () = assert!(2 * PRIORITY_CLASSES as usize <= MAX_DESCRIPTORS); // those of DOORBELLS
 /// The most entries in one [`Page`].
 pub const MAX_PAGE_ENTRIES: usize = 16;
 
@@ -204,9 +206,7 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// See [`Memory::id`].
-    pub id: u32,
-    /// See [`Memory::role`].
-    pub role: MemoryRole,
+    pub id: MemoryId,
     /// Its size in bytes.
     pub bytes: u64,
     /// See [`Memory::epoch`].
@@ -217,7 +217,6 @@ impl From<&Memory> for Announcement {
     fn from(memory: &Memory) -> Self {
         Self {
             id: memory.id,
-            role: memory.role,
             bytes: memory.bytes(),
             epoch: memory.epoch,
         }

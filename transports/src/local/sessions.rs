@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use super::connection::{Connection, Session, SessionId, Stage, State, insert_or_replace};
+use shmbus_shm::{MemoryId, PRIORITY_CLASSES, Section};
+
+use super::connection::{Connection, Session, SessionId, Stage, insert_or_replace};
 use super::listener::Listener;
 use super::message::{GoodbyeReason, Message, Refusal, RefusalCode, Welcome};
-use crate::doorbells::{Doorbells, MAX_CLASSES};
-use crate::memory::{Memory, MemoryRole};
+use crate::doorbells::Doorbells;
+use crate::memory::Memory;
 
 /// The most memories of one session that the host makes; and the most SHARED memories of a bus.
 pub const MAX_MEMORIES: usize = 16;
@@ -18,7 +20,7 @@ pub const MAX_MEMORIES: usize = 16;
 pub struct Admission<'a> {
     /// The size of the memory that the guest is to make, in bytes.
     pub guest_memory_bytes: u64,
-    /// The host's memories for this session: one HOST, and COMMON ones. The SHARED ones of the bus come by themselves.
+    /// The host's memories for this session: [`MemoryId::HOST`], and COMMON ones. The SHARED ones of the bus come by themselves.
     pub memories: Vec<Memory>,
     /// The doorbells; the guest gets all of them.
     pub doorbells: &'a Doorbells,
@@ -114,20 +116,16 @@ impl Listener {
         let wrong = |expected, found| Err(SessionError::Memories { expected, found });
         let doorbells = admission.doorbells;
         let classes = doorbells.classes();
-        if classes > MAX_CLASSES || doorbells.to_guest.len() != classes {
+        if classes > PRIORITY_CLASSES.into() || doorbells.to_guest.len() != classes {
             let found = format!("{classes} and {}", doorbells.to_guest.len());
-            return wrong("as many doorbells each way, at most 16", found);
+            return wrong("as many doorbells each way, at most 4", found);
         }
-        let mut hosts = 0;
         for memory in &admission.memories {
-            match memory.role {
-                MemoryRole::Host if memory.is_readable_only() => hosts += 1,
-                MemoryRole::Common => {}
-                role => return wrong("a sealed HOST and COMMON ones", role.to_string()),
+            match memory.section() {
+                Section::Host if memory.is_readable_only() => {}
+                Section::Common => {}
+                _ => return wrong("sealed HOST and COMMON ones", memory.id.to_string()),
             }
-        }
-        if hosts != 1 {
-            return wrong("one HOST memory", hosts.to_string());
         }
         let memories: Vec<_> = admission
             .memories
@@ -139,12 +137,10 @@ impl Listener {
             let found = admission.memories.len().to_string();
             return wrong("at most 16 memories", found);
         }
-        let ids: BTreeSet<u32> = memories.iter().map(|memory| memory.id).collect();
-        if ids.len() != memories.len() || ids.contains(&(MemoryRole::Guest as u32)) {
-            return wrong(
-                "an id for each, none of them the GUEST memory's",
-                format!("{ids:?}"),
-            );
+        let ids: BTreeSet<MemoryId> = memories.iter().map(|memory| memory.id).collect();
+        if ids.len() != memories.len() || !ids.contains(&MemoryId::HOST) {
+            let expected = "HOST 0 among them, and an id for each";
+            return wrong(expected, format!("{ids:?}"));
         }
         Ok(memories)
     }
@@ -185,11 +181,11 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Memories`]: another role, not sealed, an epoch that has been, too many.
+    /// [`SessionError::Memories`]: of another section, not sealed, an epoch that has been, too many.
     pub fn share(&mut self, memory: Memory) -> Result<(), SessionError> {
         let wrong = |expected, found| Err(SessionError::Memories { expected, found });
-        if memory.role != MemoryRole::Shared || !memory.is_readable_only() {
-            return wrong("a sealed SHARED memory", memory.role.to_string());
+        if memory.section() != Section::Shared || !memory.is_readable_only() {
+            return wrong("a sealed SHARED memory", memory.id.to_string());
         }
         let previous = self.shared.iter().find(|known| known.id == memory.id);
         if previous.is_some_and(|known| known.epoch >= memory.epoch) {
@@ -197,9 +193,6 @@ impl Listener {
         }
         if previous.is_none() && self.shared.len() == MAX_MEMORIES {
             return wrong("at most 16 SHARED memories", "one more".to_owned());
-        }
-        if self.is_used_by_a_session(memory.id) {
-            return wrong("an id that no session uses", memory.id.to_string());
         }
         insert_or_replace(&mut self.shared, memory.clone());
         let guests: Vec<SessionId> = self.sessions.keys().copied().collect();
@@ -223,25 +216,21 @@ impl Listener {
     /// [`SessionError`]: over, not running, or a memory that it cannot have.
     pub fn replace(&mut self, session: SessionId, memory: Memory) -> Result<(), SessionError> {
         let wrong = |expected, found| Err(SessionError::Memories { expected, found });
-        let is_shared = self.shared.iter().any(|shared| shared.id == memory.id);
         let state = self.session(session, Stage::Running, "get a memory")?;
-        let sealed = match memory.role {
-            MemoryRole::Host => memory.is_readable_only(),
-            role => role == MemoryRole::Common,
+        let fits = match memory.section() {
+            Section::Host => memory.is_readable_only(),
+            section => section == Section::Common,
         };
-        if !sealed {
-            return wrong("a sealed HOST, or a COMMON memory", memory.role.to_string());
+        if !fits {
+            return wrong("a sealed HOST, or a COMMON memory", memory.id.to_string());
         }
         match state.memories.iter().find(|known| known.id == memory.id) {
-            Some(known) if known.role != memory.role || known.epoch >= memory.epoch => {
-                return wrong("the same role and a higher epoch", memory.epoch.to_string());
+            Some(known) if known.epoch >= memory.epoch => {
+                return wrong("a higher epoch", memory.epoch.to_string());
             }
             // The guest's own is among them, and does not count.
             None if state.memories.len() > MAX_MEMORIES => {
                 return wrong("at most 16 memories of a session", "one more".to_owned());
-            }
-            None if is_shared => {
-                return wrong("an id of its own", memory.id.to_string());
             }
             _ => state.keep(memory.clone()),
         }
@@ -250,15 +239,6 @@ impl Listener {
             &Message::Memory((&memory).into()),
             &[memory.as_fd()],
         )
-    }
-
-    fn is_used_by_a_session(&self, id: u32) -> bool {
-        let reserved = [MemoryRole::Host, MemoryRole::Guest, MemoryRole::Common];
-        reserved.iter().any(|role| *role as u32 == id)
-            || self.connections.values().any(|connection| {
-                matches!(&connection.state, State::Guest(session)
-                    if session.memories.iter().any(|memory| memory.id == id))
-            })
     }
 
     fn connection(&mut self, session: SessionId) -> Option<&mut Connection> {

@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shmbus_shm::MemoryId;
 use shmbus_transports::local::{
     Admission, Applicant, CloseReason, Event, GuestLink, GuestName, GuestOptions, Listener,
     ListenerOptions, SessionId, connect,
 };
-use shmbus_transports::{Doorbells, Memory, MemoryRole};
+use shmbus_transports::{Doorbells, Memory};
 
 pub const PAGE: u64 = 4096;
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -71,7 +72,7 @@ pub fn guest(label: &str) -> GuestOptions {
 
 /// The guest's memory for an invitation.
 pub fn guest_memory(bytes: u64) -> Memory {
-    Memory::create(MemoryRole::Guest, "guest", bytes, 1).unwrap()
+    Memory::create(MemoryId::GUEST, "guest", bytes, 1).unwrap()
 }
 
 /// A guest that is let in and ready.
@@ -173,8 +174,8 @@ fn act(
         Event::Hello(applicant) => {
             let bells = Doorbells::create(CLASSES).unwrap();
             let memories = vec![
-                Memory::create(MemoryRole::Host, "host", PAGE, 1).unwrap(),
-                Memory::create(MemoryRole::Common, "common", 2 * PAGE, 1).unwrap(),
+                Memory::create(MemoryId::HOST, "host", PAGE, 1).unwrap(),
+                Memory::create(MemoryId::COMMON, "common", 2 * PAGE, 1).unwrap(),
             ];
             // It may be over already; then its end is an event.
             let _ = listener.admit(

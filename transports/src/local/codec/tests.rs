@@ -37,8 +37,7 @@ fn a_hello_lies_in_the_frame_as_documented() {
 fn the_documented_sizes_are_the_encoded_ones() {
     let documentation = include_str!("../../../../docs/local.md");
     let announcement = Announcement {
-        id: 1,
-        role: MemoryRole::Guest,
+        id: MemoryId::GUEST,
         bytes: 2,
         epoch: 3,
     };
@@ -121,13 +120,10 @@ fn errors_name_what_was_expected_and_found_and_where() {
 }
 
 fn announcements() -> impl Strategy<Value = Announcement> {
-    (any::<u32>(), 0..4_u8, any::<u64>(), any::<u64>()).prop_map(|(id, role, bytes, epoch)| {
-        Announcement {
-            id,
-            role: MemoryRole::from_number(role).unwrap(),
-            bytes,
-            epoch,
-        }
+    any::<(u32, u64, u64)>().prop_map(|(id, bytes, epoch)| Announcement {
+        id: MemoryId(id),
+        bytes,
+        epoch,
     })
 }
 
@@ -166,7 +162,7 @@ fn messages() -> impl Strategy<Value = Message> {
             private: features.1,
         })
     });
-    let welcome = (any::<(u32, u64, u8)>(), 0..=16_u8, features()).prop_map(
+    let welcome = (any::<(u32, u64, u8)>(), 0..=PRIORITY_CLASSES, features()).prop_map(
         |((session, guest_memory_bytes, memories), classes, (features, private))| {
             Message::Welcome(Welcome {
                 session,
@@ -190,7 +186,7 @@ fn messages() -> impl Strategy<Value = Message> {
         welcome,
         refusal,
         announcements().prop_map(Message::Memory),
-        (0..=16_u8).prop_map(|classes| Message::Doorbells { classes }),
+        (0..=PRIORITY_CLASSES).prop_map(|classes| Message::Doorbells { classes }),
         Just(Message::Ready),
         any::<u16>().prop_map(|reason| Message::Goodbye(GoodbyeReason::from_number(reason))),
         any::<u64>().prop_map(|from| Message::List { from }),

@@ -2,9 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 
+use shmbus_shm::MemoryId;
+
 use super::*;
 use crate::local::message::{Announcement, GoodbyeReason};
-use crate::memory::MemoryRole;
 
 fn pair() -> (Socket, Socket) {
     let (one, two) = UnixStream::pair().unwrap();
@@ -13,8 +14,7 @@ fn pair() -> (Socket, Socket) {
 
 fn memory() -> Message {
     Message::Memory(Announcement {
-        id: 1,
-        role: MemoryRole::Guest,
+        id: MemoryId::GUEST,
         bytes: 4096,
         epoch: 1,
     })
