@@ -7,7 +7,7 @@ use shmbus_signal::Priority;
 use shmbus_table::{LayoutError, TableLayout, Value, layout_of};
 use shmbus_virtio::{DeviceId, Features};
 
-use super::{Deadline, Expiration, GuestId, TimerDriver, Timers};
+use super::{Deadline, Expiration, TimerDriver, Timers};
 use crate::clock::monotonic_ns;
 use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
@@ -63,7 +63,7 @@ impl TimerDevice {
     }
 
     fn look(&mut self, session: SessionId) -> Progress {
-        if self.timers.look(GuestId(session.0), monotonic_ns(), BUDGET) {
+        if self.timers.look(session, monotonic_ns(), BUDGET) {
             self.unfinished.insert(session);
             Progress::More
         } else {
@@ -122,13 +122,13 @@ impl Device for TimerDevice {
         let expirations = regions.get(role::EXPIRATIONS)?.clone();
         let timers = self.deadlines.slots();
         self.timers
-            .add_guest(GuestId(session.0), deadlines, expirations, timers)?;
+            .add_guest(session, deadlines, expirations, timers)?;
         self.unfinished.insert(session);
         Ok(())
     }
 
     fn deactivate(&mut self, session: SessionId) {
-        self.timers.remove_guest(GuestId(session.0));
+        self.timers.remove_guest(session);
         self.unfinished.remove(&session);
     }
 
@@ -146,7 +146,7 @@ impl Device for TimerDevice {
 
     fn faulted(&mut self) -> Option<(SessionId, String)> {
         let (guest, fault) = self.timers.take_fault()?;
-        Some((SessionId(guest.0), fault.to_string()))
+        Some((guest, fault.to_string()))
     }
 
     fn next_tick(&self) -> Option<u64> {
@@ -156,7 +156,7 @@ impl Device for TimerDevice {
     fn tick(&mut self, now: u64, outbox: &mut Outbox) {
         // What the budget leaves is still due, and comes at the next tick: at once.
         let _ = self.timers.expire(now, BUDGET, |fired| {
-            outbox.send(SessionId(fired.guest.0), role::EXPIRATIONS, fired.notify);
+            outbox.send(fired.guest, role::EXPIRATIONS, fired.notify);
         });
     }
 

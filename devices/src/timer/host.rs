@@ -9,8 +9,9 @@ use shmbus_table::{Generation, Scan, TableError, TypedReadError};
 
 use super::lateness::LatenessHistogram;
 use super::payload::{Deadline, Expiration};
-use super::schedule::{GuestId, Schedule, TimerId};
+use super::schedule::{Schedule, TimerId};
 use super::tables::{Read, Written, attach, newest, set_up};
+use crate::SessionId;
 
 /// What the host's timers have done so far, over all guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub enum GuestFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FiredFor {
     /// Whose timer.
-    pub guest: GuestId,
+    pub guest: SessionId,
     /// Which.
     pub slot: u32,
     /// Whether to signal the guest's table of expirations.
@@ -68,12 +69,12 @@ pub struct FiredFor {
 /// others by lying.
 #[derive(Debug)]
 pub struct Timers<W: Window> {
-    guests: BTreeMap<GuestId, Guest<W>>,
+    guests: BTreeMap<SessionId, Guest<W>>,
     schedule: Schedule,
     counters: TimerCounters,
     lateness: LatenessHistogram,
     /// Faults that nobody took yet, at most one a guest.
-    faults: VecDeque<(GuestId, GuestFault)>,
+    faults: VecDeque<(SessionId, GuestFault)>,
 }
 
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl<W: Window> Timers<W> {
     /// many.
     pub fn add_guest(
         &mut self,
-        guest: GuestId,
+        guest: SessionId,
         deadlines: W,
         expirations: W,
         timers: u32,
@@ -149,7 +150,7 @@ impl<W: Window> Timers<W> {
     }
 
     /// Forgets a guest and its timers. Harmless for one that is not served.
-    pub fn remove_guest(&mut self, guest: GuestId) {
+    pub fn remove_guest(&mut self, guest: SessionId) {
         if let Some(mut removed) = self.guests.remove(&guest) {
             disarm_all(guest, &mut removed.timers, &mut self.schedule);
             self.faults.retain(|(faulted, _)| *faulted != guest);
@@ -158,7 +159,7 @@ impl<W: Window> Timers<W> {
 
     /// Takes in deadlines that a guest changed since the last look, at most `limit` (at least one); one load if there are none. Returns
     /// whether there may be more. Harmless for a guest that is not served.
-    pub fn look(&mut self, guest: GuestId, now_ns: u64, limit: usize) -> bool {
+    pub fn look(&mut self, guest: SessionId, now_ns: u64, limit: usize) -> bool {
         let Some(served) = self.guests.get_mut(&guest).filter(|served| !served.faulted) else {
             return false;
         };
@@ -224,12 +225,12 @@ impl<W: Window> Timers<W> {
 
     /// Takes the next guest that broke the rules, with the reason. Its timers are gone; it is served again after
     /// [`Timers::add_guest`].
-    pub fn take_fault(&mut self) -> Option<(GuestId, GuestFault)> {
+    pub fn take_fault(&mut self) -> Option<(SessionId, GuestFault)> {
         self.faults.pop_front()
     }
 
     /// Stops serving a guest until it is added again.
-    fn latch(&mut self, guest: GuestId, fault: GuestFault) {
+    fn latch(&mut self, guest: SessionId, fault: GuestFault) {
         if let Some(served) = self.guests.get_mut(&guest) {
             served.faulted = true;
             disarm_all(guest, &mut served.timers, &mut self.schedule);
@@ -253,7 +254,7 @@ impl<W: Window> Timers<W> {
     }
 }
 
-fn disarm_all(guest: GuestId, timers: &mut [Timer], schedule: &mut Schedule) {
+fn disarm_all(guest: SessionId, timers: &mut [Timer], schedule: &mut Schedule) {
     for (slot, timer) in (0..).zip(timers) {
         if let Some(armed) = timer.armed.take() {
             schedule.remove(armed.due_ns, TimerId { guest, slot });

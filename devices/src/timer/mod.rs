@@ -8,7 +8,8 @@
 //! tells the guest.
 //!
 //! ```
-//! use shmbus_devices::timer::{Deadline, Expiration, GuestId, TimerDriver, Timers};
+//! use shmbus_devices::SessionId;
+//! use shmbus_devices::timer::{Deadline, Expiration, TimerDriver, Timers};
 //! use shmbus_shm::heap;
 //! use shmbus_table::layout_of;
 //!
@@ -17,11 +18,11 @@
 //! let expirations = heap(layout_of::<Expiration>(4)?.bytes()); // the host's memory
 //! let mut guest = TimerDriver::new(deadlines.clone(), expirations.clone(), 4)?;
 //! let mut host = Timers::default();
-//! host.add_guest(GuestId(1), deadlines, expirations, 4)?;
+//! host.add_guest(SessionId(1), deadlines, expirations, 4)?;
 //!
 //! let _ = guest.set(0, 100)?;
 //! let _ = guest.set(0, 250)?; // only this one counts
-//! host.look(GuestId(1), 50, 64); // at 50 ns the host hears of it
+//! host.look(SessionId(1), 50, 64); // at 50 ns the host hears of it
 //! assert_eq!(host.next_deadline_ns(), Some(250));
 //!
 //! host.expire(251, 64, |fired| assert!(fired.notify.is_needed()));
@@ -80,4 +81,3 @@ pub use driver::{DriverCounters, Fired, TimerDriver, TimerFault};
 pub use host::{FiredFor, GuestFault, TimerCounters, Timers};
 pub use lateness::LatenessHistogram;
 pub use payload::{Deadline, Expiration};
-pub use schedule::GuestId;

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-/// A guest, by the number that its host gives it: that of its session on the bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GuestId(pub u64);
+use crate::SessionId;
 
 /// One timer of one guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TimerId {
-    pub(super) guest: GuestId,
+    pub(super) guest: SessionId,
     pub(super) slot: u32,
 }
 

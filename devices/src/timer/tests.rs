@@ -7,6 +7,7 @@ use shmbus_shm::{Mapped, heap};
 use shmbus_table::{Epoch, InvalidValue, TypedWriter, Value, layout_of};
 
 use super::*;
+use crate::SessionId;
 
 const SLOTS: u32 = 3;
 const GUESTS: u64 = 3;
@@ -20,7 +21,7 @@ fn guest(timers: &mut Timers<Mapped>, id: u64, slots: u32) -> TimerDriver<Mapped
     let (deadlines, expirations) = (memory::<Deadline>(slots), memory::<Expiration>(slots));
     let driver = TimerDriver::new(deadlines.clone(), expirations.clone(), slots).unwrap();
     timers
-        .add_guest(GuestId(id), deadlines, expirations, slots)
+        .add_guest(SessionId(id), deadlines, expirations, slots)
         .unwrap();
     driver
 }
@@ -106,7 +107,7 @@ impl Bus {
             let driver = TimerDriver::new(deadlines.clone(), expirations.clone(), SLOTS).unwrap();
             drivers.push(driver);
             timers
-                .add_guest(GuestId(id), deadlines.clone(), expirations.clone(), SLOTS)
+                .add_guest(SessionId(id), deadlines.clone(), expirations.clone(), SLOTS)
                 .unwrap();
         }
         Self {
@@ -131,7 +132,7 @@ impl Bus {
                 self.model.insert((guest, slot), Expected::Off);
             }
             Step::Look { guest, limit } => {
-                self.timers.look(GuestId(guest), self.now_ns, limit);
+                self.timers.look(SessionId(guest), self.now_ns, limit);
             }
             Step::Expire { later, limit } => {
                 self.now_ns += later;
@@ -156,7 +157,7 @@ impl Bus {
                     .poll(|fired| panic!("{fired:?} of an earlier life"))
                     .unwrap();
                 self.timers
-                    .add_guest(GuestId(id), deadlines.clone(), expirations.clone(), SLOTS)
+                    .add_guest(SessionId(id), deadlines.clone(), expirations.clone(), SLOTS)
                     .unwrap();
                 for ((guest, _), expected) in &mut self.model {
                     // What had fired and was not seen is set again, and fires again.
@@ -219,7 +220,7 @@ impl Bus {
     /// Every signal arrives and every finite deadline passes.
     fn settle(&mut self) {
         for guest in 0..GUESTS {
-            while self.timers.look(GuestId(guest), self.now_ns, 2) {}
+            while self.timers.look(SessionId(guest), self.now_ns, 2) {}
         }
         self.now_ns += 1_000;
         self.expire(usize::MAX);
@@ -260,7 +261,7 @@ fn only_the_last_deadline_counts() {
     let mut driver = guest(&mut timers, 7, 1);
     assert!(driver.set(0, 100).unwrap().is_needed());
     assert!(!driver.set(0, 100).unwrap().is_needed());
-    timers.look(GuestId(7), 0, 100);
+    timers.look(SessionId(7), 0, 100);
     assert_eq!(timers.next_deadline_ns(), Some(100));
 
     // The host hears of this one only when the first is due, and fires neither too early.
@@ -277,7 +278,7 @@ fn only_the_last_deadline_counts() {
     driver.poll(|fired| panic!("{fired:?}")).unwrap();
     assert_eq!(driver.counters().discarded, 1);
     assert_eq!(driver.deadline_ns(0), Some(500));
-    timers.look(GuestId(7), 310, 100);
+    timers.look(SessionId(7), 310, 100);
     assert_eq!(timers.counters().superseded, 1, "the one before had fired");
 }
 
@@ -291,12 +292,12 @@ fn a_departed_guest_leaves_no_timer() {
         }
     }
     for id in 0..2 {
-        timers.look(GuestId(id), 0, 100);
+        timers.look(SessionId(id), 0, 100);
     }
     assert_eq!(timers.armed(), 200);
-    timers.remove_guest(GuestId(0));
+    timers.remove_guest(SessionId(0));
     assert_eq!(timers.armed(), 100);
-    timers.expire(1_000, 1_000, |fired| assert_eq!(fired.guest, GuestId(1)));
+    timers.expire(1_000, 1_000, |fired| assert_eq!(fired.guest, SessionId(1)));
     assert_eq!(timers.next_deadline_ns(), None);
 }
 
@@ -307,16 +308,16 @@ fn a_guest_cannot_get_ahead_of_others_by_lying() {
     let mut liar = guest(&mut timers, 0, 64);
     let mut honest = guest(&mut timers, 1, 1);
     let _ = honest.set(0, 1_000).unwrap();
-    timers.look(GuestId(1), 900, 100);
+    timers.look(SessionId(1), 900, 100);
     let mut fired_at = None;
     for round in 0..100u64 {
         let now = 990 + 10 * round;
         for slot in 0..64 {
             let _ = liar.set(slot, round % 7).unwrap();
         }
-        timers.look(GuestId(0), now, 100);
+        timers.look(SessionId(0), now, 100);
         timers.expire(now, 8, |fired| {
-            if fired.guest == GuestId(1) {
+            if fired.guest == SessionId(1) {
                 fired_at.get_or_insert(now);
             }
         });
@@ -339,23 +340,23 @@ fn a_guest_that_breaks_the_rules_is_cut_off_alone() {
     let mut hostile =
         TypedWriter::<Words, _, _>::create(deadlines.clone(), 2, Epoch::FIRST, vec![0; 2]).unwrap();
     timers
-        .add_guest(GuestId(1), deadlines, memory::<Expiration>(2), 2)
+        .add_guest(SessionId(1), deadlines, memory::<Expiration>(2), 2)
         .unwrap();
     let _ = hostile.publish(0, &Words([1, 5])).unwrap();
     let _ = hostile.publish(1, &Words([77, 5])).unwrap();
     for id in 0..2 {
-        timers.look(GuestId(id), 0, 100);
+        timers.look(SessionId(id), 0, 100);
     }
 
     assert!(matches!(
         timers.take_fault(),
-        Some((GuestId(1), GuestFault::Deadline { slot: 1, .. }))
+        Some((SessionId(1), GuestFault::Deadline { slot: 1, .. }))
     ));
     assert_eq!(timers.take_fault(), None);
     assert_eq!(timers.armed(), 1);
-    timers.look(GuestId(1), 0, 100);
+    timers.look(SessionId(1), 0, 100);
     assert_eq!(timers.take_fault(), None, "latched, not repeated");
     let mut fired = Vec::new();
     timers.expire(10, 8, |one| fired.push(one.guest));
-    assert_eq!(fired, [GuestId(0)]);
+    assert_eq!(fired, [SessionId(0)]);
 }
