@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
+use shmbus::devices::net::app::fetch::hex;
 
 use self::process::{Message, Process, Said};
 use super::args::DemoArgs;
 use super::error::CliError;
-use super::hex;
 use super::report::{GuestEvent, GuestReport};
 
 /// The host's number among the children; guests count from 1, the first one serves.
@@ -104,7 +104,7 @@ fn checksum(path: &Path) -> Result<(u64, String), CliError> {
             path: path.to_owned(),
         });
     }
-    Ok((size, hex::encode(&hasher.finalize())))
+    Ok((size, hex(&hasher.finalize())))
 }
 
 /// Puts the file, and nothing else, into a directory to be served.
