@@ -40,7 +40,10 @@ impl Value for RingState {
             in_flight: (words[1] >> 32) as u16,
         };
         if words[1] >> 48 != 0 || positions.in_flight > size {
-            return Err(invalid(1, "positions with no more in flight than the ring has entries"));
+            return Err(invalid(
+                1,
+                "positions with no more in flight than the ring has entries",
+            ));
         }
         Ok(Self { size, positions })
     }
