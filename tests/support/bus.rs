@@ -1,0 +1,182 @@
+//! A bus with a host of its own.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Finished, Process};
+
+/// A directory that goes with its test.
+pub(crate) struct Scratch(TempDir);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(
+            tempfile::Builder::new()
+                .prefix("shmbus-")
+                .tempdir()
+                .unwrap(),
+        )
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file below a directory of its own, which holds nothing else and may be served.
+    pub(crate) fn offer(&self, name: &str, contents: &[u8]) -> PathBuf {
+        let directory = self.path("files");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(name), contents).unwrap();
+        directory
+    }
+
+    /// Lets every user look in.
+    pub(crate) fn open_to_all(&self) {
+        fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+}
+
+/// The program under test, with nothing on standard input.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shmbus"));
+    command.stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// A running host and where it is.
+pub(crate) struct Bus {
+    pub(crate) scratch: Scratch,
+    pub(crate) socket: PathBuf,
+    pub(crate) host: Process,
+}
+
+impl Bus {
+    /// Net, clock and timer.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Net, clock and timer, and more arguments for the host.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let socket = scratch.path("bus");
+        let host = Self::host(&socket, arguments);
+        Self {
+            scratch,
+            socket,
+            host,
+        }
+    }
+
+    /// Starts a host, and waits until it serves.
+    pub(crate) fn host(socket: &Path, arguments: &[&str]) -> Process {
+        let mut command = program();
+        command.arg("host").arg("--socket").arg(socket);
+        for device in ["net", "clock", "timer"] {
+            command.args(["--device", device]);
+        }
+        let host = Process::start(command.args(arguments));
+        host.said("serving");
+        host
+    }
+
+    /// The command of a guest.
+    pub(crate) fn guest_command(&self) -> Command {
+        let mut command = program();
+        command.arg("guest").arg("--socket").arg(&self.socket);
+        command
+    }
+
+    pub(crate) fn guest(&self, arguments: &[&str]) -> Process {
+        Process::start(self.guest_command().args(arguments))
+    }
+
+    /// A guest that serves a directory, once it does.
+    pub(crate) fn serve(&self, directory: &Path) -> ServingGuest {
+        self.serve_as(directory, &[])
+    }
+
+    /// The same, with more arguments for `guest net`.
+    pub(crate) fn serve_as(&self, directory: &Path, arguments: &[&str]) -> ServingGuest {
+        let mut command = self.guest_command();
+        command.arg("net").args(arguments);
+        let process = Process::start(command.arg("serve").arg(directory));
+        let line = process.said("http://");
+        let (_, rest) = line.split_once("http://").unwrap();
+        let (address, _) = rest.split_once(':').unwrap();
+        ServingGuest {
+            address: address.parse().unwrap(),
+            process,
+        }
+    }
+
+    /// Starts to fetch a file of a guest's.
+    pub(crate) fn fetch(&self, server: &ServingGuest, file: &str) -> Process {
+        self.guest(&["net", "fetch", &server.url(file)])
+    }
+
+    /// Fails the test unless a file arrives as it is.
+    #[track_caller]
+    pub(crate) fn expect_fetch(&self, server: &ServingGuest, file: &str, contents: &[u8]) {
+        let fetched = self.fetch(server, file).finish().expect_success();
+        assert!(fetched.stdout == contents, "another file: {fetched}");
+    }
+
+    /// What an inspector sees.
+    pub(crate) fn inspect(&self) -> Value {
+        inspect(&self.socket).expect_success().json()
+    }
+
+    /// How many guests are on the bus.
+    pub(crate) fn guests(&self) -> usize {
+        self.inspect()["guests"].as_array().unwrap().len()
+    }
+
+    /// A counter of the first device of a kind.
+    pub(crate) fn counter(&self, kind: &str, name: &str) -> u64 {
+        let view = self.inspect();
+        let devices = view["devices"].as_array().unwrap();
+        let device = devices
+            .iter()
+            .find(|device| device["kind"] == kind)
+            .unwrap();
+        let counters = device["counters"].as_array().unwrap();
+        let counter = counters.iter().find(|counter| counter[0] == name);
+        counter.unwrap_or_else(|| panic!("no {name}: {device}"))[1]
+            .as_u64()
+            .unwrap()
+    }
+
+    /// Ends the host as a user would, and fails the test unless it ends well.
+    pub(crate) fn stop(self) -> Finished {
+        self.host.stop().expect_success()
+    }
+}
+
+/// Looks at a bus.
+pub(crate) fn inspect(socket: &Path) -> Finished {
+    Process::start(
+        program()
+            .args(["inspect", "--json", "--socket"])
+            .arg(socket),
+    )
+    .finish()
+}
+
+/// A guest that serves files.
+pub(crate) struct ServingGuest {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) process: Process,
+}
+
+impl ServingGuest {
+    pub(crate) fn url(&self, file: &str) -> String {
+        format!("{}:80/{file}", self.address)
+    }
+}
