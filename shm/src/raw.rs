@@ -1,6 +1,8 @@
 //! The window over plain memory. All of the crate's pointer accesses are in this module.
 #![allow(unsafe_code)]
 
+mod copy;
+
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -202,94 +204,5 @@ unsafe impl<S: Scope, K: Clone> Window for Raw<S, K> {
     unsafe fn store_bytes(&self, offset: usize, from: &[u8]) {
         // SAFETY: the caller keeps the bytes inside the window.
         unsafe { copy::bytes_in(self.base.as_ptr().add(offset), from) }
-    }
-}
-
-/// Bulk copies to and from memory that a peer may be changing.
-///
-/// In Rust's memory model such a copy must be made of atomic accesses of one width. The forced-word build
-/// (`--cfg shmbus_forced_words`, always under Miri) does exactly that. The ordinary build on x86-64 copies large
-/// pieces with `rep movsb`, which the compiler sees as opaque assembly: three times faster at 4 KiB.
-mod copy {
-    use super::*;
-
-    const ASSEMBLER: bool = cfg!(all(
-        target_arch = "x86_64",
-        not(miri),
-        not(shmbus_forced_words)
-    ));
-
-    /// From how many words on starting `rep movsb` costs less than it gains.
-    const ASSEMBLER_WORDS: usize = 64;
-
-    #[inline(always)]
-    pub(super) unsafe fn words_out(from: *mut u8, to: &mut [u64], memory_type: MemoryType) {
-        if ASSEMBLER && to.len() >= ASSEMBLER_WORDS && memory_type == MemoryType::Ordinary {
-            // SAFETY: the caller's range; `to` is ours alone.
-            return unsafe { move_bytes(from, to.as_mut_ptr().cast(), to.len() * 8) };
-        }
-        for (index, word) in to.iter_mut().enumerate() {
-            // SAFETY: the caller's range, aligned to 8 bytes.
-            *word = unsafe { sealed::AtomicWord::load(from.add(8 * index), Ordering::Relaxed) };
-        }
-    }
-
-    #[inline(always)]
-    pub(super) unsafe fn words_in(to: *mut u8, from: &[u64], memory_type: MemoryType) {
-        if ASSEMBLER && from.len() >= ASSEMBLER_WORDS && memory_type == MemoryType::Ordinary {
-            // SAFETY: the caller's range; `from` is ours alone.
-            return unsafe { move_bytes(from.as_ptr().cast(), to, from.len() * 8) };
-        }
-        for (index, word) in from.iter().enumerate() {
-            // SAFETY: the caller's range, aligned to 8 bytes.
-            unsafe { sealed::AtomicWord::store(to.add(8 * index), *word, Ordering::Relaxed) };
-        }
-    }
-
-    #[inline]
-    pub(super) unsafe fn bytes_out(from: *mut u8, to: &mut [u8]) {
-        if ASSEMBLER {
-            // SAFETY: the caller's range; `to` is ours alone.
-            return unsafe { move_bytes(from, to.as_mut_ptr(), to.len()) };
-        }
-        for (index, byte) in to.iter_mut().enumerate() {
-            // SAFETY: the caller's range; buffers are accessed as bytes only.
-            *byte = unsafe { core::sync::atomic::AtomicU8::from_ptr(from.add(index)) }
-                .load(Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
-    pub(super) unsafe fn bytes_in(to: *mut u8, from: &[u8]) {
-        if ASSEMBLER {
-            // SAFETY: the caller's range; `from` is ours alone.
-            return unsafe { move_bytes(from.as_ptr(), to, from.len()) };
-        }
-        for (index, byte) in from.iter().enumerate() {
-            // SAFETY: the caller's range; buffers are accessed as bytes only.
-            unsafe { core::sync::atomic::AtomicU8::from_ptr(to.add(index)) }
-                .store(*byte, Ordering::Relaxed);
-        }
-    }
-
-    #[cfg(all(target_arch = "x86_64", not(miri), not(shmbus_forced_words)))]
-    #[inline(always)]
-    unsafe fn move_bytes(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: the caller gives two valid ranges of `len` bytes; the direction flag is clear by the ABI. As
-        // assembly without `nomem`, it is also a compiler barrier on both ranges.
-        unsafe {
-            core::arch::asm!(
-                "rep movsb",
-                inout("rcx") len => _,
-                inout("rsi") from => _,
-                inout("rdi") to => _,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    #[cfg(not(all(target_arch = "x86_64", not(miri), not(shmbus_forced_words))))]
-    unsafe fn move_bytes(_: *const u8, _: *mut u8, _: usize) {
-        const { assert!(!ASSEMBLER) }
     }
 }
