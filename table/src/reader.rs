@@ -124,7 +124,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     }
 
     /// Reports every slot that was written since it was last reported, with its generation, in ascending order. Idle,
-    /// this is one load.
+    /// this is one load. After a scan that paused, this finishes that one, and no more.
     ///
     /// A head that names no generation, which no honest writer stores, is not reported; reading that slot says what is
     /// wrong.
@@ -135,8 +135,9 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
         })
     }
 
-    /// Reports as [`TableReader::changed`] does, until `visit` breaks off. The next scan goes on behind the last slot
-    /// reported.
+    /// Reports as [`TableReader::changed`] does, until `visit` breaks off. The next call goes on behind the last slot
+    /// reported; [`Scan::Finished`] then says that everything was reported which had changed when the *first* of these
+    /// calls was made, and slots before may have changed since: scan until [`Scan::Unchanged`].
     pub fn scan(&mut self, mut visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
         self.tree
             .scan(|slot, word| match Generation::from_word(word) {

@@ -46,7 +46,8 @@ impl<W: Window, S: AsMut<[u64]>> DirectoryReader<W, S> {
     /// place, or why neither could be read.
     ///
     /// One load when nothing changed. Otherwise the work is proportional to what changed, and bounded by the
-    /// directory's size whatever its writer does. A place may be reported again with what was reported before.
+    /// directory's size whatever its writer does. A place may be reported again with what was reported before. It never
+    /// pauses: [`Scan::Finished`] means everything that had changed when the call began.
     pub fn changed(
         &mut self,
         mut report: impl FnMut(u32, Result<Option<Region>, EntryError>),

@@ -13,9 +13,10 @@ use crate::window::Window;
 pub enum Scan {
     /// The root is as it was: nothing changed. One load was made.
     Unchanged,
-    /// Everything that had changed when the scan began was reported.
+    /// Everything that had changed when the scan *began* was reported: the first call of it, where it was paused in
+    /// between. Later changes are the next scan's, which [`TreeReader::is_unchanged`] announces.
     Finished,
-    /// The visitor stopped the scan. The next one goes on behind the last leaf reported.
+    /// The visitor stopped the scan. The next call goes on with it, behind the last leaf reported.
     Paused,
 }
 
@@ -115,7 +116,8 @@ impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
         &self.nodes.leaves
     }
 
-    /// Reports every leaf that changed since it was last reported, with its generation. See [`TreeReader::scan`].
+    /// Reports every leaf that changed since it was last reported, with its generation. After a scan that paused, this
+    /// finishes that one, and no more. See [`TreeReader::scan`].
     pub fn changed(&mut self, mut report: impl FnMut(u32, u64)) -> Scan {
         self.scan(|leaf, generation| {
             report(leaf, generation);
@@ -127,7 +129,9 @@ impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
     /// until `visit` breaks off.
     ///
     /// Idle, it makes one load; otherwise at most one for each word of the tree. A scan that is broken off goes on
-    /// with the next call, so a leaf that changes all the time does not hide those behind it.
+    /// with the next call, so a leaf that changes all the time does not hide those behind it. The call that finishes it
+    /// returns [`Scan::Finished`] without a second look at the leaves before: what changed there since is left to the
+    /// next scan. Whoever is to sleep looks at [`TreeReader::is_unchanged`], or scans until [`Scan::Unchanged`].
     #[inline]
     pub fn scan(&mut self, visit: impl FnMut(u32, u64) -> ControlFlow<()>) -> Scan {
         let sweep = match self.paused.take() {

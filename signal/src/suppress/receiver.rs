@@ -64,7 +64,8 @@ impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
         self.tree.changed(report)
     }
 
-    /// Reports raised channels until `visit` breaks off; the next poll goes on behind the last one reported.
+    /// Reports raised channels until `visit` breaks off; the next poll goes on behind the last one reported, and finishes
+    /// that pass only: [`Receiver::arm`] sees what was raised behind it.
     pub fn poll_some(&mut self, visit: impl FnMut(u32, u64) -> ControlFlow<()>) -> Scan {
         self.tree.scan(visit)
     }
