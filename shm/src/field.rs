@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
+use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering;
 
 use crate::window::{Window, WindowError, Word, prove};
@@ -98,6 +99,63 @@ impl<T: Word, W: Window> Entries<T, W> {
         unsafe {
             self.window
                 .store((index & self.mask) * T::BYTES, value, order)
+        }
+    }
+
+    /// Orders this thread's accesses to the memory that the array lies in.
+    #[inline(always)]
+    pub fn fence(&self, order: Ordering) {
+        self.window.fence(order);
+    }
+}
+
+/// An array of any number of words, for rings whose size need not be a power of two. Their positions are kept below
+/// the count by whoever advances them; an index behind the end means the last word. So no index is out of bounds, and
+/// none panics: the check is a comparison and a conditional move.
+#[derive(Clone, Debug)]
+pub struct Array<T, W> {
+    /// Exactly the array's bytes, aligned.
+    window: W,
+    last: usize,
+    word: PhantomData<T>,
+}
+
+impl<T: Word, W: Window> Array<T, W> {
+    /// The `count` words from byte `offset` of `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the array lies outside or is not aligned to its word's size.
+    pub fn new(window: &W, offset: usize, count: NonZeroUsize) -> Result<Self, WindowError> {
+        let bytes = count.get().saturating_mul(T::BYTES);
+        prove(window, offset, bytes, T::BYTES)?;
+        Ok(Self {
+            window: window.narrow(offset, bytes)?,
+            last: count.get() - 1,
+            word: PhantomData,
+        })
+    }
+
+    /// How many words the array has.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.last + 1
+    }
+
+    /// Loads word `index`, or the last one.
+    #[inline(always)]
+    pub fn load(&self, index: usize, order: Ordering) -> T {
+        // SAFETY: `new` proved `last + 1` aligned words, and the index is at most `last`.
+        unsafe { self.window.load(index.min(self.last) * T::BYTES, order) }
+    }
+
+    /// Stores word `index`, or the last one.
+    #[inline(always)]
+    pub fn store(&self, index: usize, value: T, order: Ordering) {
+        // SAFETY: `new` proved `last + 1` aligned words, and the index is at most `last`.
+        unsafe {
+            self.window
+                .store(index.min(self.last) * T::BYTES, value, order)
         }
     }
 
@@ -391,6 +449,11 @@ mod tests {
             WindowError::NotPowerOfTwo { count: 3 }
         );
         assert!(Entries::<u64, _>::new(&window, 0, 1 << 62).is_err());
+        let count = |count| NonZeroUsize::new(count).unwrap();
+        assert!(Array::<u64, _>::new(&window, 16, count(6)).is_ok());
+        assert!(Array::<u64, _>::new(&window, 16, count(7)).is_err());
+        assert!(Array::<u32, _>::new(&window, 2, count(1)).is_err());
+        assert!(Array::<u64, _>::new(&window, 0, NonZeroUsize::MAX).is_err());
         assert!(Records::new(&window, 0, 4, 16, 1).is_ok());
         assert!(Records::new(&window, 0, 4, 16, 2).is_err());
         assert!(Records::new(&window, 8, 4, 16, 1).is_err());
@@ -425,6 +488,26 @@ mod tests {
         groups.get(2).unwrap().store_payload(0, &[9]);
         assert_eq!(words.load(2 + 2 * 2 + 1, Ordering::Relaxed), 9);
         assert!(groups.get(3).is_none());
+    }
+
+    #[test]
+    fn an_index_behind_an_arrays_end_means_its_last_word() {
+        let window = heap(64);
+        let array = Array::<u32, _>::new(&window, 8, NonZeroUsize::new(3).unwrap()).unwrap();
+        assert_eq!(array.count(), 3);
+        for index in 0..3 {
+            array.store(index, 10 + index as u32, Ordering::Relaxed);
+        }
+        for index in [3, 4, 1 << 40, usize::MAX] {
+            assert_eq!(array.load(index, Ordering::Relaxed), 12);
+            array.store(index, 12, Ordering::Relaxed);
+        }
+        let words = Entries::<u32, _>::new(&window, 0, 16).unwrap();
+        let found: Vec<u32> = (0..16)
+            .map(|at| words.load(at, Ordering::Relaxed))
+            .collect();
+        assert_eq!(found[..6], [0, 0, 10, 11, 12, 0]);
+        assert!(found[6..].iter().all(|word| *word == 0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The ground floor of shmbus: bounded, hostile-safe access to memory that two sides share.
 //!
 //! A [`Window`] is a bounded piece of memory whose every byte the peer may change at any moment. An algorithm carves
-//! safe views out of it once ([`Field`], [`Entries`], [`Records`], [`Bytes`]), which proves the bounds, and then runs
+//! safe views out of it once ([`Field`], [`Entries`], [`Array`], [`Records`], [`Bytes`]), which proves the bounds, and then runs
 //! without a check per access; the same code runs on mapped memory, on loom, on memory that lies, and on memory whose
 //! writer dies (`testing`).
 //!
@@ -66,7 +66,7 @@ pub use address::{GuestBytes, GuestSpace};
 pub use directory::{
     DirectoryError, DirectoryHeader, DirectoryLayout, DirectoryReader, DirectoryWriter, EntryError,
 };
-pub use field::{Bytes, Entries, Field, RecordGroups, Records};
+pub use field::{Array, Bytes, Entries, Field, RecordGroups, Records};
 pub use notify::Notify;
 pub use raw::Raw;
 pub use region::{
