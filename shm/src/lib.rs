@@ -1,9 +1,9 @@
 //! The ground floor of shmbus: bounded, hostile-safe access to memory that two sides share.
 //!
 //! A [`Window`] is a bounded piece of memory whose every byte the peer may change at any moment. An algorithm carves
-//! safe views out of it once ([`Field`], [`Entries`], [`Array`], [`Records`], [`Bytes`]), which proves the bounds, and then runs
-//! without a check per access; the same code runs on mapped memory, on loom, on memory that lies, and on memory whose
-//! writer dies (`testing`).
+//! safe views out of it once ([`Field`], [`Entries`], [`Array`], [`Records`], [`Bytes`]), which proves the bounds, and
+//! then runs without a check per access; the same code runs on mapped memory, on loom, on memory that lies, and on
+//! memory whose writer dies (`testing`).
 //!
 //! On windows stand:
 //!
