@@ -48,11 +48,11 @@ fn ours<const N: usize>() -> Result<(impl Write, impl Read), SetUpError> {
         let published = writer.publish(0, black_box(&value));
         let _ = black_box(published.expect("the slot exists"));
     };
+    let mut found = [0; N];
     let read = move || {
-        let mut value = [0; N];
-        let generation = reader.read(0, &mut value);
+        let generation = reader.read(0, &mut found);
         black_box(generation.expect("the writer lives, and laps no reader"));
-        black_box(&value)[0]
+        black_box(&found)[0]
     };
     Ok((write, read))
 }
