@@ -361,10 +361,11 @@ impl Bus {
             self.sources.remove(token);
         }
         session.disconnect(&mut self.signals);
-        self.agenda.guests_changed();
         let counts = session.counts();
         self.counts_before.sent += counts.sent;
         self.counts_before.suppressed += counts.suppressed;
+        // At once: who has seen a guest leave finds everything counted that it did.
+        self.publish_counters();
     }
 
     fn totals(&self) -> Totals {
@@ -390,13 +391,14 @@ impl Bus {
                 tracing::error!(%error, "the counters cannot be published");
             }
         };
-        publish(0, &totals);
         while let Some(index) = self.agenda.take_touched() {
             let device = &self.devices[index as usize];
             let mut counters = Counters::of(device.id());
             device.counters(&mut counters.values);
             publish(index + 1, &counters);
         }
+        // Last: the devices' counters are no older than the totals that a reader has seen.
+        publish(0, &totals);
     }
 }
 
