@@ -66,7 +66,7 @@ pub(crate) struct HostArgs {
     /// Record every frame that crosses the switch to this .pcap file.
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
-    /// Send the frames of this .pcap file into the switch, once.
+    /// Send the frames of this .pcap file into the switch, once, at their pace, when the first guest is on the network.
     #[arg(long, value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
     /// The largest packet, without the Ethernet header, in bytes.

@@ -22,6 +22,7 @@ use super::port::Port;
 use super::queues::{DeviceRegions, FEATURES, QueueMemory, QueueRegions};
 use super::switch::{PortCounters, PortId, Switch, SwitchLimits};
 use super::tap::Tap;
+use crate::clock::monotonic_ns;
 use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, NoRegion, Outbox, Progress, RegionRequest,
     Regions, SessionId,
@@ -78,6 +79,8 @@ struct Uplink {
     port: PortId,
     /// Of a TAP interface, to be waited for.
     descriptor: Option<OwnedFd>,
+    /// When the next frame of a recording is due, in nanoseconds of `CLOCK_MONOTONIC`.
+    due_ns: Option<u64>,
     is_busy: bool,
 }
 
@@ -121,6 +124,11 @@ trait NetPort: Port + Send {
     fn ring_states(&self, _size: u16) -> Option<[RingState; 2]> {
         None
     }
+
+    /// When it has its next frame, if it knows.
+    fn next_due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 type SplitPort = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
@@ -132,7 +140,12 @@ impl NetPort for SplitPort {
 }
 
 impl NetPort for Tap {}
-impl NetPort for Replay {}
+
+impl NetPort for Replay {
+    fn next_due(&self) -> Option<Instant> {
+        Replay::next_due(self)
+    }
+}
 
 impl NetDevice {
     /// A switch without uplinks, for packets of up to `mtu` bytes without their Ethernet header.
@@ -164,7 +177,7 @@ impl NetDevice {
         self.add_uplink(Box::new(tap), Some(descriptor))
     }
 
-    /// Gives the switch a port from which a recording comes.
+    /// Gives the switch a port from which a recording comes, from when the first guest is there to see it.
     ///
     /// # Errors
     ///
@@ -190,9 +203,9 @@ impl NetDevice {
         self.uplinks.push(Uplink {
             port,
             descriptor,
-            is_busy: true,
+            due_ns: None,
+            is_busy: false,
         });
-        self.busy.push_back(Busy::Uplink(self.uplinks.len() - 1));
         Ok(())
     }
 
@@ -226,7 +239,24 @@ impl NetDevice {
             self.busy.push_back(who);
         }
         *is_busy = polled.more;
+        if let Busy::Uplink(index) = who {
+            let due = self.switch.port_mut(port).and_then(|port| port.next_due());
+            self.uplinks[index].due_ns = due.map(|due| {
+                let wait = due.saturating_duration_since(Instant::now());
+                monotonic_ns().saturating_add(wait.as_nanos() as u64)
+            });
+        }
         self.flush(outbox);
+    }
+
+    /// Has every uplink looked at: the frames of a recording come by themselves.
+    fn wake_uplinks(&mut self) {
+        for (index, uplink) in self.uplinks.iter_mut().enumerate() {
+            if !uplink.is_busy {
+                uplink.is_busy = true;
+                self.busy.push_back(Busy::Uplink(index));
+            }
+        }
     }
 
     fn flush(&mut self, outbox: &mut Outbox) {
@@ -415,6 +445,7 @@ impl Device for NetDevice {
         });
         self.sessions.insert(port, session);
         self.busy.push_back(Busy::Guest(session));
+        self.wake_uplinks();
         Ok(())
     }
 
@@ -449,6 +480,18 @@ impl Device for NetDevice {
             self.poll(who, outbox);
         }
         self.progress()
+    }
+
+    fn tick(&mut self, now_ns: u64, outbox: &mut Outbox) {
+        for index in 0..self.uplinks.len() {
+            if self.uplinks[index].due_ns.is_some_and(|due| due <= now_ns) {
+                self.poll(Busy::Uplink(index), outbox);
+            }
+        }
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        self.uplinks.iter().filter_map(|uplink| uplink.due_ns).min()
     }
 
     fn descriptors(&self) -> Vec<(BorrowedFd<'_>, Priority)> {
