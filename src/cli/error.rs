@@ -79,6 +79,11 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// Whether nobody reads any more what is written: `shmbus inspect | head` has seen enough.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// A device's own error, of whatever type.
     pub(crate) fn device(error: impl std::error::Error + 'static) -> Self {
         Self::Device(Box::new(error))

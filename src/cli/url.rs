@@ -4,12 +4,14 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+
 /// Where a file is to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     pub(crate) host: Ipv4Addr,
     pub(crate) port: u16,
-    /// Starts with a slash.
+    /// Starts with a slash; not escaped.
     pub(crate) path: String,
 }
 
@@ -22,7 +24,7 @@ pub(crate) enum UrlError {
     Host { found: String },
     #[error("expected a port from 1 to 65535, found {found:?}")]
     Port { found: String },
-    #[error("the path may not have spaces or control characters: {found:?}")]
+    #[error("expected UTF-8 in the path, found {found:?}")]
     Path { found: String },
 }
 
@@ -35,11 +37,12 @@ impl FromStr for Url {
             found: text.to_owned(),
         })?;
         let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
-        if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(UrlError::Path {
+        // Whoever sends the request escapes what must be.
+        let path = percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| UrlError::Path {
                 found: path.to_owned(),
-            });
-        }
+            })?;
         Ok(Self {
             host: host.parse().map_err(|_| UrlError::Host {
                 found: host.to_owned(),
@@ -78,12 +81,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_be_escaped() {
+        for text in ["10.0.0.1/a b%c3%a9", "10.0.0.1/a%20bé"] {
+            assert_eq!(text.parse::<Url>().unwrap().path, "/a bé", "{text}");
+        }
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for (text, error) in [
             ("10.0.0.1", "no slash"),
             ("example/x", "IPv4"),
             ("10.0.0.1:0/x", "port"),
-            ("10.0.0.1/a b", "spaces"),
+            ("10.0.0.1/%ff", "UTF-8"),
         ] {
             let message = text.parse::<Url>().unwrap_err().to_string();
             assert!(message.contains(error), "{text}: {message}");

@@ -5,7 +5,7 @@ mod summary;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -45,18 +45,21 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
 
     let mut demo = Demo::new(args, scratch.path().join("bus"), directory, size, &sha256);
     if !args.json {
-        println!(
+        writeln!(
+            io::stdout(),
             "{} ({size} bytes) to {} guest(s); the bus is at {}",
             file.display(),
             args.guests - 1,
             demo.socket.display()
-        );
+        )
+        .map_err(CliError::Output)?;
     }
     demo.start_host(args)?;
     demo.start_guest(SERVER, 0)?;
     demo.run_until_fetched()?;
-    let counters = shmbus::inspect::counters(&demo.socket)?;
     demo.finish_server()?;
+    // The host publishes them anew when a guest has left.
+    let counters = shmbus::inspect::counters(&demo.socket)?;
     demo.bar.finish_and_clear();
 
     let reports: Vec<GuestReport> = demo
@@ -65,14 +68,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<(), CliError> {
         .filter_map(|guest| guest.report.clone())
         .collect();
     let summary = summary::summarize(&reports, &counters, demo.replaced);
+    let mut out = io::stdout();
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string(&summary).map_err(|error| CliError::Output(error.into()))?
-        );
+        serde_json::to_string(&summary)
+            .map_err(io::Error::from)
+            .and_then(|text| writeln!(out, "{text}"))
     } else {
-        summary::print(&summary);
+        summary::print(&mut out, &summary)
     }
+    .map_err(CliError::Output)?;
     if summary.sha256_ok {
         Ok(())
     } else {

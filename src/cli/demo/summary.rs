@@ -1,5 +1,7 @@
 //! The demo's figures, put together and printed.
 
+use std::io::{self, Write};
+
 use crate::cli::report::{GuestReport, Summary};
 use shmbus::inspect::BusCounters;
 
@@ -49,7 +51,7 @@ pub(super) fn summarize(reports: &[GuestReport], host: &BusCounters, replaced: u
 }
 
 /// The summary for people.
-pub(super) fn print(summary: &Summary) {
+pub(super) fn print(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let verdict = if summary.sha256_ok {
         "SHA-256 as the original"
     } else {
@@ -57,23 +59,28 @@ pub(super) fn print(summary: &Summary) {
     };
     let micros = |ns: u64| ns as f64 / 1000.0;
     let [median, p99, most] = summary.timer_late_ns;
-    println!(
+    writeln!(
+        out,
         "file    {} bytes in {} file(s) at {:.1} MiB/s; {verdict}",
         summary.bytes, summary.files, summary.mib_per_s
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "net     {} frames through the switch, {} dropped (receiver full; TCP sends again)",
         summary.frames, summary.frames_dropped
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "signals {} sent, {} suppressed (nobody was waiting for them)",
         summary.signals_sent, summary.signals_suppressed
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "clock   off by {} ns (median), {} ns (most) from the host's; it claimed {} ns at most",
         summary.clock_error_median_ns, summary.clock_error_ns, summary.clock_bound_ns
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "timer   {} deadlines set, {} superseded, {} fired; late by {:.1} us (median), {:.1} us (p99), {:.1} us (most)",
         summary.timer_set,
         summary.timer_superseded,
@@ -81,15 +88,18 @@ pub(super) fn print(summary: &Summary) {
         micros(median),
         micros(p99),
         micros(most)
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "tables  {} values read by {} guests without a system call",
         summary.table_reads, summary.guests
-    );
+    )?;
     if summary.guests_replaced > 0 {
-        println!(
+        writeln!(
+            out,
             "guests  {} died and were replaced; the bus went on",
             summary.guests_replaced
-        );
+        )?;
     }
+    Ok(())
 }

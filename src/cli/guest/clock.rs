@@ -1,5 +1,6 @@
 //! `guest clock`: the bus's time beside this machine's own.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use shmbus::Guest;
@@ -14,7 +15,11 @@ use crate::cli::error::CliError;
 pub(super) fn run(guest: &mut Guest, count: u32) -> Result<(), CliError> {
     let device = find(guest, DeviceId::CLOCK)?;
     let mut clock = clock_reader(guest, device)?;
-    println!("clock       bus's time (ns)      off by (ns)  claimed bound (ns)  sample's age (ms)");
+    writeln!(
+        io::stdout(),
+        "clock       bus's time (ns)      off by (ns)  claimed bound (ns)  sample's age (ms)"
+    )
+    .map_err(CliError::Output)?;
     for reading in 0..count {
         if reading > 0 {
             std::thread::sleep(Duration::from_secs(1));
@@ -31,15 +36,16 @@ fn show(
     own_clock: fn() -> u64,
 ) -> Result<(), CliError> {
     let (error, reading) = error_of(clock, kind, own_clock)?;
-    println!(
+    writeln!(
+        io::stdout(),
         "{:<9} {:>20} {:>12} {:>19} {:>18.1}",
         kind.to_string(),
         reading.time_ns,
         error,
         reading.error_ns,
         reading.age_ns as f64 / 1e6
-    );
-    Ok(())
+    )
+    .map_err(CliError::Output)
 }
 
 /// How far the bus's clock is from this machine's own, read just before and after: of several readings that of the

@@ -157,23 +157,26 @@ impl<'a> Session<'a> {
         };
         let mut ping = Ping::new(self.network.stack(), config);
         let mut answers = 0;
+        let mut out = io::stdout();
         self.run(&mut ping, |_, ping| {
             while let Some(echo) = ping.next_echo() {
                 match echo.round_trip {
                     Some(time) => {
                         answers += 1;
-                        println!(
+                        writeln!(
+                            out,
                             "answer from {target}: seq={} time={:.1} us",
                             echo.sequence,
                             time.as_nanos() as f64 / 1000.0
-                        );
+                        )
                     }
-                    None => println!("no answer from {target}: seq={}", echo.sequence),
+                    None => writeln!(out, "no answer from {target}: seq={}", echo.sequence),
                 }
+                .map_err(CliError::Output)?;
             }
             Ok(done_if(ping.is_done()))
         })?;
-        println!("{count} asked, {answers} answered");
+        writeln!(out, "{count} asked, {answers} answered").map_err(CliError::Output)?;
         self.finish(GuestReport::default())?;
         if answers == 0 {
             return Err(CliError::NoAnswer {

@@ -1,5 +1,6 @@
 //! `guest timer`: deadlines that supersede each other, and how late those fire that are left.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use shmbus::devices::clock::ClockKind;
@@ -58,22 +59,25 @@ pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), Cl
         }
     }
     let counters = timer.counters();
-    println!(
+    let mut out = io::stdout();
+    writeln!(
+        out,
         "{} deadlines set, {} superseded, {} fired, {} answers to older deadlines discarded",
         counters.set, counters.superseded, counters.fired, counters.discarded
-    );
-    show("the host fired", &host);
-    show("this guest saw it", &seen);
-    Ok(())
+    )
+    .and_then(|()| show(&mut out, "the host fired", &host))
+    .and_then(|()| show(&mut out, "this guest saw it", &seen))
+    .map_err(CliError::Output)
 }
 
-fn show(what: &str, late: &LatenessHistogram) {
+fn show(out: &mut impl Write, what: &str, late: &LatenessHistogram) -> io::Result<()> {
     let micros = |percent| late.percentile_ns(percent).unwrap_or(0) as f64 / 1000.0;
-    println!(
+    writeln!(
+        out,
         "{what:<18} late by {:>8.1} us (median) {:>8.1} us (p90) {:>8.1} us (p99) {:>8.1} us (most)",
         micros(50.0),
         micros(90.0),
         micros(99.0),
         late.max_ns() as f64 / 1000.0
-    );
+    )
 }
