@@ -38,7 +38,7 @@ pub(crate) fn install_missing(project: &Project, tally: &mut Tally) -> Result<()
     }
     if !is_root(project) {
         return Err(Stop::Skipped(format!(
-            "as root: apt-get install --no-install-recommends {list}"
+            "only root can install Debian packages; missing: {list}"
         )));
     }
     let apt = |args: &[&str]| {

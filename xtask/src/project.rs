@@ -16,11 +16,9 @@ pub(crate) const NO_STD: [&str; 5] = [
     "shmbus-table",
 ];
 
-/// The crates with lock-free protocols, whose directories these are: Miri runs their tests.
+/// The crates with lock-free protocols, whose directories these are: Miri runs all of their tests, ThreadSanitizer
+/// those that use two threads, in `tests/threads.rs`.
 pub(crate) const LOCK_FREE: [&str; 4] = ["shm", "signal", "ring", "table"];
-
-/// Those with two-thread tests, in `tests/threads.rs`. The slots and trees of `shm` run under the others' tests.
-pub(crate) const TWO_THREADS: [&str; 3] = ["signal", "ring", "table"];
 
 /// The workspace on disk.
 pub(crate) struct Project {

@@ -1,7 +1,7 @@
 //! Miri: undefined behaviour, data races and weak-memory outcomes, on the forced-word build over heap windows.
 
 use crate::command::{Command, run_all};
-use crate::project::{LOCK_FREE, Project, TWO_THREADS};
+use crate::project::{LOCK_FREE, Project};
 use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::need_nightly;
@@ -20,7 +20,7 @@ pub(super) fn miri(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     let all = LOCK_FREE
         .iter()
         .map(|directory| miri(directory).args(["--lib", "--tests"]));
-    let seeded = TWO_THREADS.iter().map(|directory| {
+    let seeded = LOCK_FREE.iter().map(|directory| {
         miri(directory)
             .args(["--test", "threads"])
             .env("MIRIFLAGS", SEEDS)

@@ -1,5 +1,7 @@
 //! Installs what the other steps use. They check for themselves what they cannot do without.
 
+use std::collections::BTreeSet;
+
 use crate::packages;
 use crate::project::Project;
 use crate::step::Stop;
@@ -14,7 +16,7 @@ pub(super) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     ];
     results.extend(targets.map(|target| need_target(project, target, tally)));
 
-    let missing: Vec<_> = results
+    let missing: BTreeSet<_> = results
         .into_iter()
         .filter_map(|result| match result {
             Ok(()) => None,
@@ -24,6 +26,7 @@ pub(super) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     if missing.is_empty() {
         Ok(())
     } else {
+        let missing: Vec<_> = missing.into_iter().collect();
         Err(Stop::Skipped(missing.join("; ")))
     }
 }

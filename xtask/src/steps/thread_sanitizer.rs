@@ -1,7 +1,7 @@
 //! ThreadSanitizer over the two-thread tests, with a standard library built under it too.
 
 use crate::command::{Command, run_all};
-use crate::project::{Project, TWO_THREADS};
+use crate::project::{LOCK_FREE, Project};
 use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::{host, need_nightly};
@@ -10,14 +10,14 @@ use crate::toolchain::{host, need_nightly};
 const SUPPORTED: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
 pub(super) fn thread_sanitizer(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    need_nightly(project, tally)?;
     let host = host(project).unwrap_or_default();
     if !SUPPORTED.contains(&host.as_str()) {
         return Err(Stop::Skipped(format!(
             "no ThreadSanitizer for target {host:?}"
         )));
     }
-    need_nightly(project, tally)?;
-    let tests = TWO_THREADS.iter().map(|directory| {
+    let tests = LOCK_FREE.iter().map(|directory| {
         Command::nightly_cargo(project)
             .args(["test", "-Zbuild-std", "--target", &host])
             .args(["--package", &format!("shmbus-{directory}")])
