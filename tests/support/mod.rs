@@ -8,6 +8,7 @@
 mod bus;
 mod process;
 mod random;
+mod traffic;
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use self::bus::{Bus, Scratch, ServingGuest, program};
 pub(crate) use self::process::{Finished, Process};
 pub(crate) use self::random::Random;
+pub(crate) use self::traffic::Traffic;
 
 /// How long anything may take before a test gives up: far longer than it takes on a machine that is busy.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);

@@ -73,12 +73,18 @@ impl Process {
 
     /// Waits until the child has written something to standard error, and gives the line that has it.
     pub(crate) fn said(&self, text: &str) -> String {
-        self.wait_until(&format!("line with {text:?}"), |written| {
-            let stderr = String::from_utf8_lossy(&written.stderr);
+        self.wait_for(&format!("line with {text:?}"), |stderr| {
             // A line is looked at when it is whole.
             let (lines, _) = stderr.rsplit_once('\n')?;
             let line = lines.lines().find(|line| line.contains(text))?;
             Some(line.to_owned())
+        })
+    }
+
+    /// Waits until `look` finds something in what the child has written to standard error.
+    pub(crate) fn wait_for<T>(&self, what: &str, look: impl Fn(&str) -> Option<T>) -> T {
+        self.wait_until(what, |written| {
+            look(&String::from_utf8_lossy(&written.stderr))
         })
     }
 
