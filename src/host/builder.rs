@@ -4,8 +4,8 @@ use std::path::Path;
 
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Regions, SessionId};
-use shmbus_shm::{MemoryId, Section};
 use shmbus_shm::slot::Epoch;
+use shmbus_shm::{MemoryId, Section};
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Interest, SignalSet};
 use shmbus_table::TypedWriter;

@@ -7,7 +7,7 @@ use shmbus_devices::clock::{self, ClockKind, ClockReader};
 use shmbus_devices::timer::{self, Deadline, Expiration};
 use shmbus_devices::{RingState, counter_names, net};
 use shmbus_ring::split::Layout;
-use shmbus_shm::{Field, Mapped, Region, RegionKind, Section};
+use shmbus_shm::{Field, Mapped, Region, RegionKind};
 use shmbus_virtio::DeviceId;
 
 use super::{InspectError, attach};
@@ -133,7 +133,7 @@ pub struct RegionView {
     /// What runs on it.
     pub kind: String,
     /// Its memory.
-    pub memory: &'static str,
+    pub memory: String,
     /// Where it starts there, in bytes.
     pub offset: u64,
     /// Its length in bytes.
@@ -297,12 +297,7 @@ impl From<&Region> for RegionView {
                 }
                 RegionKind::Raw { .. } => "raw".to_owned(),
             },
-            memory: match region.placement.memory.section() {
-                Section::Host => "HOST",
-                Section::Guest => "GUEST",
-                Section::Common => "COMMON",
-                Section::Shared => "SHARED",
-            },
+            memory: region.placement.memory.section().to_string(),
             offset: region.placement.offset,
             bytes: region.placement.bytes,
             class: region.purpose.class,

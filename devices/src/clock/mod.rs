@@ -29,7 +29,7 @@
 //! # Layout
 //!
 //! The table has three slots of 56 bytes, type id [`ClockSample::TYPE_ID`](shmbus_table::Value::TYPE_ID) (the bytes
-//! `clck`), one for each [`ClockKind`] at its number: 0 UTC, 1 TAI, 2 monotonic. With its sequence word a copy fills one
+//! `CLCK`), one for each [`ClockKind`] at its number: 0 UTC, 1 TAI, 2 monotonic. With its sequence word a copy fills one
 //! line of 64 bytes. Words are 64 bits, little-endian:
 //!
 //! | word | bits | meaning |
@@ -47,7 +47,7 @@
 //! | 6 | | how far from that value the sample is valid, in nanoseconds |
 //!
 //! A counter transform is a slot of 32 bytes, type id [`CounterTransform::TYPE_ID`](shmbus_table::Value::TYPE_ID) (the
-//! bytes `ctrf`), in a table of its own, because it belongs to a guest and the clocks belong to all:
+//! bytes `CTRF`), in a table of its own, because it belongs to a guest and the clocks belong to all:
 //!
 //! | word | bits | meaning |
 //! |---|---|---|

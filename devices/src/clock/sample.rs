@@ -260,7 +260,7 @@ impl ClockSample {
 }
 
 impl Value for ClockSample {
-    const TYPE_ID: u32 = u32::from_le_bytes(*b"clck");
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"CLCK");
     const WORDS: usize = 7;
 
     fn encode(&self, words: &mut [u64]) {

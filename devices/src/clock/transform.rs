@@ -80,7 +80,7 @@ impl CounterTransform {
 }
 
 impl Value for CounterTransform {
-    const TYPE_ID: u32 = u32::from_le_bytes(*b"ctrf");
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"CTRF");
     const WORDS: usize = 4;
 
     fn encode(&self, words: &mut [u64]) {

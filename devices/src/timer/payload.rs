@@ -15,7 +15,7 @@ const CANCELLED: u64 = 0;
 const ARMED: u64 = 1;
 
 impl Value for Deadline {
-    const TYPE_ID: u32 = u32::from_le_bytes(*b"dead");
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"DEAD");
     const WORDS: usize = 2;
 
     fn encode(&self, words: &mut [u64]) {
@@ -54,7 +54,7 @@ pub struct Expiration {
 }
 
 impl Value for Expiration {
-    const TYPE_ID: u32 = u32::from_le_bytes(*b"expi");
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"EXPI");
     const WORDS: usize = 3;
 
     fn encode(&self, words: &mut [u64]) {

@@ -1,155 +1,18 @@
-//! `docs/abi.md` against the code: every offset, width, size and number in its tables.
-//!
-//! A structure is made by the code, in memory; each row of its table must then find there what the row's name stands
-//! for. A row that the test does not know fails, and so does a name without a row.
-
-use std::collections::BTreeMap;
+//! What everything is made of: directory, slots, trees, tables, doorbells.
 
 use shmbus_shm::slot::{Epoch, copy_stride};
 use shmbus_shm::{
-    Bytes, DirectoryLayout, DirectoryWriter, Mapped, MemoryId, PRIORITY_CLASSES, Permission,
-    Placement, Purpose, Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter,
-    Window, directory, heap,
+    DirectoryLayout, DirectoryWriter, MemoryId, PRIORITY_CLASSES, Permission, Placement, Purpose,
+    Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter, Window, directory,
+    heap,
 };
 use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
 use shmbus_signal::{CLASSES, ChannelId};
 use shmbus_table::{Generation, TableLayout, TableWriter};
 
-const DOC: &str = include_str!("../docs/abi.md");
-
-/// A table of the document: the names of its columns, and its rows.
-struct DocTable {
-    columns: Vec<&'static str>,
-    rows: Vec<Vec<&'static str>>,
-}
-
-/// The cells of a line of a table.
-fn cells(line: &'static str) -> Option<Vec<&'static str>> {
-    let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
-    Some(inner.split('|').map(str::trim).collect())
-}
-
-/// The tables under heading `section`, in order.
-fn tables(section: &str) -> Vec<DocTable> {
-    let body = DOC
-        .split("\n## ")
-        .find(|part| part.lines().next() == Some(section))
-        .unwrap_or_else(|| panic!("no section {section}"));
-    let mut found = Vec::new();
-    let mut open: Option<DocTable> = None;
-    for line in body.lines() {
-        match (cells(line), &mut open) {
-            (Some(columns), None) => {
-                open = Some(DocTable {
-                    columns,
-                    rows: Vec::new(),
-                })
-            }
-            (Some(row), Some(table)) if !row[0].starts_with("---") => table.rows.push(row),
-            (Some(_), Some(_)) => {}
-            (None, _) => found.extend(open.take()),
-        }
-    }
-    found.extend(open);
-    for table in &found {
-        assert!(!table.rows.is_empty());
-        for row in &table.rows {
-            assert_eq!(row.len(), table.columns.len(), "{row:?}");
-        }
-    }
-    found
-}
-
-/// The one table of a section with this first column.
-fn table(section: &str, first_column: &str) -> DocTable {
-    let mut fitting = tables(section)
-        .into_iter()
-        .filter(|table| table.columns[0] == first_column);
-    let found = fitting
-        .next()
-        .unwrap_or_else(|| panic!("{section} has no table of {first_column}"));
-    assert!(
-        fitting.next().is_none(),
-        "{section} has two tables of {first_column}"
-    );
-    found
-}
-
-fn number(cell: &str) -> u64 {
-    cell.parse()
-        .unwrap_or_else(|_| panic!("{cell} is not a number"))
-}
-
-/// A copy of what a window holds.
-fn contents(window: &Mapped) -> Vec<u8> {
-    let mut bytes = vec![0; window.len()];
-    Bytes::new(window, 0, window.len())
-        .unwrap()
-        .copy_to(0, &mut bytes);
-    bytes
-}
-
-/// Checks the table of a structure against an instance of it: its rows name, in order, the fields of `expected`, find
-/// their values at their offsets, and cover every byte once.
-fn check_structure(table: &DocTable, instance: &[u8], expected: &[(&str, u64)]) {
-    assert_eq!(table.columns, ["offset", "type", "field"]);
-    let mut expected = expected.iter();
-    let mut end = 0;
-    for row in &table.rows {
-        let [offset, kind, field] = row[..] else {
-            panic!("{row:?}");
-        };
-        let (width, count) = match kind.trim_end_matches(']').split_once('[') {
-            Some((width, count)) => (width, number(count) as usize),
-            None => (kind, 1),
-        };
-        let width = number(width.trim_start_matches('u')) as usize / 8;
-        let offset = number(offset) as usize;
-        assert_eq!(offset, end, "{field} follows what is before it");
-        assert!(offset.is_multiple_of(width), "{field} is aligned");
-        end = offset + width * count;
-        let value = |bytes: &[u8]| {
-            let word = bytes.iter().rev();
-            word.fold(0, |value, byte| value << 8 | u64::from(*byte))
-        };
-        if field == "reserved" {
-            assert!(instance[offset..end].iter().all(|byte| *byte == 0));
-            continue;
-        }
-        assert_eq!(count, 1);
-        let (name, wanted) = expected
-            .next()
-            .unwrap_or_else(|| panic!("what is {field}?"));
-        assert!(field.starts_with(name), "{field} should be {name}");
-        assert_eq!(value(&instance[offset..end]), *wanted, "{field}");
-        assert!(*wanted != 0, "a zero shows nothing");
-    }
-    assert_eq!(end, instance.len(), "every byte is told of");
-    assert_eq!(expected.next(), None, "every field is told of");
-}
-
-/// Checks a table of names and numbers.
-fn check_numbers(table: &DocTable, expected: &[(&str, u64)]) {
-    let found: BTreeMap<&str, u64> = table
-        .rows
-        .iter()
-        .map(|row| (row[0], number(row[1])))
-        .collect();
-    assert_eq!(found, expected.iter().copied().collect());
-}
-
-/// Checks a table of examples: what is computed from a row's first cells must be the others.
-fn check_examples<const IN: usize, const OUT: usize>(
-    table: &DocTable,
-    compute: impl Fn([u64; IN]) -> [usize; OUT],
-) {
-    for row in &table.rows {
-        let cells: Vec<u64> = row.iter().map(|cell| number(cell)).collect();
-        let (input, output) = cells.split_at(IN);
-        let found = compute(input.try_into().unwrap()).map(|value| value as u64);
-        assert_eq!(output, found, "{row:?}");
-    }
-}
+use crate::document::{
+    check_examples, check_numbers, check_structure, contents, number, table, tables, to_bytes,
+};
 
 fn region() -> Region {
     Region {
@@ -174,17 +37,13 @@ fn region() -> Region {
     }
 }
 
-fn to_bytes(words: &[u64]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
 #[test]
 fn memories_have_the_sections_told_of() {
     let sections = table("Memories", "section");
     for (row, section) in sections.rows.iter().zip(Section::ALL) {
         let rights = section.rights();
         let told = [
-            format!("{section:?}"),
+            section.to_string(),
             (section as u8).to_string(),
             format!("{:?}", rights.host),
             format!("{:?}", rights.guest),

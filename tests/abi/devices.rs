@@ -1,0 +1,192 @@
+//! What the device types lay out.
+
+use std::fmt::Debug;
+
+use shmbus_devices::Device;
+use shmbus_devices::clock::{
+    ClockKind, ClockSample, ClockStatus, CounterDomain, CounterTransform, Leap, Rate,
+    TransformSource,
+};
+use shmbus_devices::net::config::{DEFAULT_MTU, MAX_MTU, NetConfig};
+use shmbus_devices::net::device::NetDevice;
+use shmbus_devices::net::mac_address::MacAddress;
+use shmbus_devices::net::queues::QueueMemory;
+use shmbus_devices::timer::{Deadline, Expiration};
+use shmbus_ring::split;
+use shmbus_shm::{RegionKind, Section};
+use shmbus_table::{Generation, Value};
+
+use crate::document::{
+    check_examples, check_numbers, check_payload, check_structure, nth_table, table, to_bytes,
+};
+
+#[test]
+fn a_net_device_has_the_memory_told_of() {
+    check_examples(&table("Net", "entries"), |[entries]| {
+        let ring = split::Layout::new(entries as u16).unwrap();
+        assert_eq!(ring.descriptors_offset(), 0);
+        [
+            ring.available_offset(),
+            ring.driver_bytes(),
+            ring.used_offset(),
+            ring.device_bytes(),
+        ]
+    });
+    check_examples(&table("Net", "MTU"), |[mtu]| {
+        let memory = QueueMemory::new(256, mtu as u16).unwrap();
+        [memory.buffer_bytes() as usize]
+    });
+    assert_eq!(table("Net", "MTU").rows[2][0], MAX_MTU.to_string());
+
+    let device = NetDevice::new(DEFAULT_MTU).unwrap();
+    let memory = QueueMemory::new(256, DEFAULT_MTU).unwrap();
+    let regions = device.regions();
+    let buffers = regions
+        .iter()
+        .filter(|region| region.section == Section::Common);
+    for region in buffers {
+        let params = [memory.buffer_bytes().into(), 256];
+        assert_eq!(region.kind, RegionKind::Raw { params });
+        assert_eq!(region.bytes, memory.buffers_bytes());
+    }
+
+    let config = NetConfig {
+        mtu: 0x0708,
+        ..NetConfig::new(MacAddress([2, 3, 4, 5, 6, 7]))
+    };
+    check_structure(
+        &table("Net", "offset"),
+        &to_bytes(&config.encode_words()),
+        &[
+            ("mac", 2),
+            ("status", 1),
+            ("max_virtqueue_pairs", 1),
+            ("mtu", 0x0708),
+        ],
+    );
+}
+
+#[test]
+fn clocks_have_the_payloads_told_of() {
+    let sample = ClockSample {
+        domain: CounterDomain::Tsc,
+        clock: ClockKind::Monotonic,
+        status: ClockStatus::FreeRunning,
+        leap: Leap::AfterPositive,
+        error_growth_ppb: 0x0102,
+        counter: 0x0304,
+        time_ns: 0x0506,
+        rate: Rate::from_ratio(1, 2).unwrap(),
+        error_ns: 0x0708,
+        disruption: 0x090a,
+        valid_for_ns: 0x0b0c,
+    };
+    check_payload(
+        &nth_table("Clock", "offset", 0),
+        &sample,
+        &[
+            ("counter domain", 1),
+            ("clock", 2),
+            ("status", 3),
+            ("leap", 4),
+            ("growth", 0x0102),
+            ("counter", 0x0304),
+            ("time", 0x0506),
+            ("rate", 1 << 47),
+            ("bound", 0x0708),
+            ("disruption", 0x090a),
+            ("validity", 0x0b0c),
+        ],
+    );
+    let transform = CounterTransform {
+        source: TransformSource::Estimated,
+        reader: CounterDomain::Tsc,
+        host: CounterDomain::MonotonicRaw,
+        scale: 3 << 47,
+        offset: 0x0102,
+        error_ns: 0x0304,
+    };
+    check_payload(
+        &nth_table("Clock", "offset", 1),
+        &transform,
+        &[
+            ("source", 3),
+            ("the guest's counter domain", 1),
+            ("the host's counter domain", 0x80),
+            ("scale", 3 << 47),
+            ("offset", 0x0102),
+            ("error", 0x0304),
+        ],
+    );
+    assert_eq!(transform.to_host(4), 6 + 0x0102);
+}
+
+#[test]
+fn clocks_have_the_numbers_told_of() {
+    use {ClockStatus as Status, CounterDomain as Domain, TransformSource as Source};
+    fn check<T: Debug>(column: &str, known: &[T], number: impl Fn(&T) -> u8) {
+        let names: Vec<_> = known.iter().map(|value| format!("{value:?}")).collect();
+        let numbers = known.iter().map(|value| u64::from(number(value)));
+        let expected: Vec<_> = names.iter().map(String::as_str).zip(numbers).collect();
+        check_numbers(&table("Clock", column), &expected);
+    }
+    let domains = [
+        Domain::Cntvct,
+        Domain::Tsc,
+        Domain::MonotonicRaw,
+        Domain::Invalid,
+    ];
+    check("counter domain", &domains, |value| *value as u8);
+    check("clock", &ClockKind::ALL, |value| *value as u8);
+    let statuses = [
+        Status::Unknown,
+        Status::Initializing,
+        Status::Synchronized,
+        Status::FreeRunning,
+        Status::Unreliable,
+    ];
+    check("clock status", &statuses, |value| *value as u8);
+    let leaps = [
+        Leap::None,
+        Leap::BeforePositive,
+        Leap::BeforeNegative,
+        Leap::DuringPositive,
+        Leap::AfterPositive,
+        Leap::AfterNegative,
+        Leap::Unknown,
+    ];
+    check("leap second", &leaps, |value| *value as u8);
+    let sources = [
+        Source::Invalid,
+        Source::Identity,
+        Source::Supplied,
+        Source::Estimated,
+    ];
+    check("transform source", &sources, |value| *value as u8);
+}
+
+#[test]
+fn timers_have_the_payloads_told_of() {
+    check_payload(
+        &nth_table("Timer", "offset", 0),
+        &Deadline::At(0x0102),
+        &[("state: 0 off, 1 armed", 1), ("deadline", 0x0102)],
+    );
+    let mut off = [0; Deadline::WORDS];
+    Deadline::Cancelled.encode(&mut off);
+    assert_eq!(off, [0; Deadline::WORDS]);
+    let answers = Generation::from_word(0x0001_0000_0000_0007).unwrap();
+    check_payload(
+        &nth_table("Timer", "offset", 1),
+        &Expiration {
+            answers,
+            deadline_ns: 0x0102,
+            fired_ns: 0x0304,
+        },
+        &[
+            ("generation", 0x0001_0000_0000_0007),
+            ("that deadline", 0x0102),
+            ("when the host fired it", 0x0304),
+        ],
+    );
+}

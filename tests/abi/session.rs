@@ -1,0 +1,222 @@
+//! What a session holds: the bus's own regions, and the payloads of its tables.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use shmbus::control::{DeviceOffer, DriverState};
+use shmbus::counters::{Counters, Totals};
+use shmbus::{Bus, Guest, inspect};
+use shmbus_devices::clock::device::ClockDevice;
+use shmbus_devices::clock::{ClockSample, Counter, CounterTransform, DisciplineLimits, HostClocks};
+use shmbus_devices::net::config::DEFAULT_MTU;
+use shmbus_devices::net::device::NetDevice;
+use shmbus_devices::timer::device::TimerDevice;
+use shmbus_devices::timer::{Deadline, Expiration};
+use shmbus_devices::{CONFIG_WORDS, COUNTERS, RingState, counter_names};
+use shmbus_ring::Positions;
+use shmbus_signal::CLASSES;
+use shmbus_table::Value;
+use shmbus_virtio::{DeviceId, DeviceStatus, Features, PrivateFeatures};
+
+use crate::document::{DOC, check_numbers, check_payload, number, table};
+
+/// What a document's table of roles or a running bus says of a region: its role, its memory, what runs on it.
+type RegionOf = (u64, String, String);
+
+/// The regions that a table of roles tells of; those of a class stand for all classes.
+fn told_regions(section: &str) -> BTreeSet<RegionOf> {
+    let mut regions = BTreeSet::new();
+    for row in table(section, "role").rows {
+        let [_, role, memory, kind, _] = row[..] else {
+            panic!("{row:?}");
+        };
+        let (first, count) = match role.split_once(" + ") {
+            Some((first, "class")) => (first, CLASSES as u64),
+            _ => (role, 1),
+        };
+        for role in (number(first)..).take(count as usize) {
+            regions.insert((role, memory.to_owned(), kind.to_owned()));
+        }
+    }
+    regions
+}
+
+#[test]
+fn a_running_bus_has_the_regions_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default()).unwrap();
+    let mut bus = Bus::builder()
+        .device(NetDevice::new(DEFAULT_MTU).unwrap())
+        .device(ClockDevice::new(clocks).unwrap())
+        .device(TimerDevice::new(3).unwrap())
+        .listen(&path)
+        .unwrap();
+    let (stop, stopper) = std::io::pipe().unwrap();
+    let host = std::thread::spawn(move || bus.run(stop));
+    let guest = Guest::connect(&path, "abi", Duration::from_secs(20)).unwrap();
+    let view = inspect::look(&path).unwrap();
+    guest.leave();
+    drop(stopper);
+    host.join().unwrap().unwrap();
+
+    let regions = &view.guests[0].regions;
+    for (device, section) in [
+        (None, "Session"),
+        (Some(0), "Net"),
+        (Some(1), "Clock"),
+        (Some(2), "Timer"),
+    ] {
+        let found: BTreeSet<RegionOf> = regions
+            .iter()
+            .filter(|region| region.device == device)
+            .map(|region| {
+                let kind = match region.kind.split_once(" of ") {
+                    Some(("table", size)) => {
+                        format!("table of {}", size.split_once("x ").unwrap().1)
+                    }
+                    Some((ring, _)) => ring.to_owned(),
+                    None => region.kind.clone(),
+                };
+                (region.role.into(), region.memory.clone(), kind)
+            })
+            .collect();
+        assert_eq!(found, told_regions(section), "{section}");
+    }
+    let signalled = regions.iter().filter(|region| region.channel.is_some());
+    assert!(signalled.count() > 0);
+    for region in regions {
+        let is_alone = ["HOST", "GUEST"].contains(&region.memory.as_str());
+        assert!(region.channel.is_none() || is_alone, "{region:?}");
+    }
+}
+
+#[test]
+fn payloads_have_the_types_told_of() {
+    fn row<V: Value>(name: &str) -> Vec<String> {
+        let letters = V::TYPE_ID.to_le_bytes();
+        let letters = std::str::from_utf8(&letters).unwrap();
+        let bytes = (8 * V::WORDS).to_string();
+        vec![name.to_owned(), format!("`{letters}`"), bytes]
+    }
+    let expected = [
+        row::<DeviceOffer>("device offer"),
+        row::<DriverState>("driver state"),
+        row::<Counters>("counters"),
+        row::<RingState>("ring state"),
+        row::<ClockSample>("clock sample"),
+        row::<CounterTransform>("counter transform"),
+        row::<Deadline>("deadline"),
+        row::<Expiration>("expiration"),
+    ];
+    assert_eq!(table("Session", "payload").rows, expected);
+}
+
+#[test]
+fn devices_and_drivers_meet_in_the_tables_told_of() {
+    let features = Features::from_words([0x0102, 0x0103]);
+    let private = PrivateFeatures::from_bits_retain(0x0304);
+    let offer = DeviceOffer {
+        id: DeviceId(0x0506),
+        features,
+        private,
+        status: DeviceStatus::DEVICE_NEEDS_RESET,
+        config: std::array::from_fn(|index| 0x0700 + index as u64),
+    };
+    assert_eq!(CONFIG_WORDS, 8);
+    let needs_reset = u64::from(DeviceStatus::DEVICE_NEEDS_RESET.bits());
+    assert!(DOC.contains(&format!("DEVICE_NEEDS_RESET ({needs_reset:#04x})")));
+    check_payload(
+        &table("Device table", "offset"),
+        &offer,
+        &[
+            ("device type", 0x0506),
+            ("status", needs_reset),
+            ("features", 0x0102),
+            ("private features", 0x0304),
+            ("configuration", 0x0700),
+        ],
+    );
+    check_numbers(
+        &table("Device table", "device"),
+        &[
+            ("net", DeviceId::NET.0.into()),
+            ("clock", DeviceId::CLOCK.0.into()),
+            ("timer", DeviceId::TIMER.0.into()),
+            ("intc", DeviceId::INTC.0.into()),
+        ],
+    );
+    check_payload(
+        &table("Driver table", "offset"),
+        &DriverState {
+            status: 0x0f,
+            features,
+            private,
+        },
+        &[
+            ("status", 0x0f),
+            ("features", 0x0102),
+            ("private features", 0x0304),
+        ],
+    );
+}
+
+#[test]
+fn counters_have_the_order_told_of() {
+    let counters = Counters {
+        device: DeviceId(0x0102),
+        values: std::array::from_fn(|index| 0x0300 + index as u64),
+    };
+    assert_eq!(COUNTERS, 16);
+    check_payload(
+        &table("Counters", "offset"),
+        &counters,
+        &[("device type", 0x0102), ("counters", 0x0300)],
+    );
+    let totals = Counters::from(Totals {
+        guests: 1,
+        guests_ever: 2,
+        signals_sent: 3,
+        signals_suppressed: 4,
+    });
+    let expected = [
+        (
+            "bus",
+            "guests, guests_ever, signals_sent, signals_suppressed".to_owned(),
+        ),
+        ("net", counter_names(DeviceId::NET).join(", ")),
+        ("clock", counter_names(DeviceId::CLOCK).join(", ")),
+        ("timer", counter_names(DeviceId::TIMER).join(", ")),
+    ];
+    assert_eq!(
+        (totals.device.0, &totals.values[..5]),
+        (0, &[1, 2, 3, 4, 0][..])
+    );
+    let told = table("Counters", "of");
+    assert_eq!(told.rows.len(), expected.len());
+    for (row, (of, names)) in told.rows.iter().zip(expected) {
+        assert_eq!(row[..], [of, &names]);
+    }
+}
+
+#[test]
+fn rings_have_the_state_told_of() {
+    let state = RingState {
+        size: 0x0102,
+        positions: Positions {
+            available: 0x0304,
+            used: 0x0506,
+            in_flight: 0x0007,
+        },
+    };
+    check_payload(
+        &table("Ring state", "offset"),
+        &state,
+        &[
+            ("entries", 0x0102),
+            ("available", 0x0304),
+            ("used", 0x0506),
+            ("in flight", 7),
+        ],
+    );
+}
