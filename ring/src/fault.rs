@@ -21,10 +21,11 @@ pub enum DriverFault {
         /// How many chains the device had.
         published: u16,
     },
-    /// A used element's id is not that of a chain that the device has: it never was, or was completed before.
+    /// A used element's id is not that of a chain that the device has: it never was, is not yet, or was completed
+    /// before.
     #[error("used entry {position} returns chain {id}, which is not lent")]
     NotLent {
-        /// The used entry, counted from the queue's start and wrapping at 65536.
+        /// Where the used element lies, as [`Positions`](crate::Positions) counts.
         position: u16,
         /// The id that the device wrote.
         id: u32,
@@ -34,7 +35,7 @@ pub enum DriverFault {
         "used entry {position} says that {written} bytes of chain {id} were written; {writable} are writable"
     )]
     TooLong {
-        /// The used entry, counted from the queue's start and wrapping at 65536.
+        /// Where the used element lies, as [`Positions`](crate::Positions) counts.
         position: u16,
         /// The chain's id.
         id: u16,
@@ -63,12 +64,13 @@ pub enum DeviceFault {
         /// The queue's size, in entries.
         size: u16,
     },
-    /// An available entry names a descriptor that is not there.
-    #[error("available entry {position} names descriptor {head} of {size}")]
+    /// An available entry names a descriptor that is not there; or a packed chain's buffer id is not below the
+    /// queue's size.
+    #[error("available entry {position} names chain {head} of {size}")]
     Head {
-        /// The available entry, counted from the queue's start and wrapping at 65536.
+        /// Where the chain lies, as [`Positions`](crate::Positions) counts.
         position: u16,
-        /// The descriptor that it names.
+        /// The descriptor, or buffer id, that it names.
         head: u16,
         /// The queue's size, in entries.
         size: u16,
@@ -76,15 +78,29 @@ pub enum DeviceFault {
     /// An available entry names a chain that this side still has.
     #[error("available entry {position} names chain {head}, which is in flight")]
     HeadInFlight {
-        /// The available entry, counted from the queue's start and wrapping at 65536.
+        /// Where the chain lies, as [`Positions`](crate::Positions) counts.
         position: u16,
         /// The chain's head.
         head: u16,
     },
+    /// A packed ring's descriptors are made available although this side still has them, or has not returned them.
+    #[error(
+        "{entries} entries from {position} on are made available, and {outstanding} of {size} are out"
+    )]
+    Overrun {
+        /// Where the chain lies, as [`Positions`](crate::Positions) counts.
+        position: u16,
+        /// How many entries it would take up.
+        entries: u16,
+        /// How many entries were taken and not yet published as used.
+        outstanding: u16,
+        /// The queue's size, in entries.
+        size: u16,
+    },
     /// A chain is malformed, or its memory cannot be accessed.
     #[error("available entry {position}, chain {head}: {reason}")]
     Chain {
-        /// The available entry, counted from the queue's start and wrapping at 65536.
+        /// Where the chain lies, as [`Positions`](crate::Positions) counts.
         position: u16,
         /// The chain's head.
         head: u16,
@@ -130,6 +146,18 @@ pub enum ChainError {
         /// Its index.
         descriptor: u16,
     },
+    /// A packed chain goes on with an indirect table.
+    #[error("an indirect table in a chain, at descriptor {descriptor}")]
+    IndirectInChain {
+        /// Its index.
+        descriptor: u16,
+    },
+    /// A packed chain goes on with a descriptor that is not available.
+    #[error("descriptor {descriptor} follows, but is not available")]
+    NotAvailable {
+        /// Its index.
+        descriptor: u16,
+    },
     /// An indirect table within an indirect table.
     #[error("an indirect table in an indirect table, at descriptor {descriptor}")]
     NestedIndirect {
@@ -151,8 +179,8 @@ pub enum ChainError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// A queue's size is a power of two, at most 32768.
-    #[error("queue size {size} is not a power of two from 1 to 32768")]
+    /// A queue's size is at most 32768; that of a split queue is a power of two.
+    #[error("queue size {size} is not from 1 to 32768, or no power of two where it must be")]
     Size {
         /// The size that was asked for, in entries.
         size: u16,
@@ -170,6 +198,14 @@ pub enum SetupError {
         area: &'static str,
         /// What is wrong.
         source: WindowError,
+    },
+    /// A position that the ring does not have.
+    #[error("position {position:#x} in a ring of {size} entries")]
+    Position {
+        /// The position that was asked for, as [`Positions`](crate::Positions) counts.
+        position: u16,
+        /// The queue's size, in entries.
+        size: u16,
     },
     /// Features that this format does not implement.
     #[error("feature bits {bits:#x} are not supported by this ring")]

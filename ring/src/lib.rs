@@ -8,8 +8,9 @@
 //!
 //! No queue owns a signal: an operation after which the other side may have to be woken answers
 //! [`Notify`](shmbus_shm::Notify). No queue allocates: its private record lies in storage that is passed in (on the heap
-//! by `with_heap`, with the feature `std`). The format of the shared memory is a parameter; [`split`] is the split
-//! virtqueue of virtio 1.x.
+//! by `with_heap`, with the feature `std`). The format of the shared memory is a parameter: [`split`] is the split
+//! virtqueue of virtio 1.x, whose areas each have one side that writes them; [`packed`] the packed virtqueue, one ring
+//! in memory that both sides write.
 //!
 //! ```
 //! use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};
@@ -64,6 +65,7 @@ mod device;
 mod driver;
 mod event;
 mod fault;
+pub mod packed;
 mod positions;
 pub mod split;
 

@@ -169,8 +169,8 @@ impl Run {
         Self {
             space: space(usize::from(size) * PIECE as usize),
             pieces: (0..u64::from(size)).map(|piece| piece * PIECE).collect(),
-            driver: DriverQueue::with_heap_at(driver, position),
-            device: DeviceQueue::with_heap_at(device, position),
+            driver: DriverQueue::with_heap_at(driver, position).unwrap(),
+            device: DeviceQueue::with_heap_at(device, position).unwrap(),
             indirect: features.contains(Features::INDIRECT_DESC),
             event_idx: features.contains(Features::EVENT_IDX),
             size,

@@ -3,7 +3,7 @@
 use shmbus_shm::{Access, AddressError, AddressSpace, SharedBytes};
 
 use super::Slices;
-use crate::descriptor::{Buffer, Descriptor, MAX_CHAIN_BYTES, WRITE};
+use crate::descriptor::{Buffer, MAX_CHAIN_BYTES, WRITE};
 use crate::fault::ChainError;
 
 /// What identifies a chain that was taken, and is given back to complete it. There is one for each chain taken, and
@@ -12,7 +12,7 @@ use crate::fault::ChainError;
 #[derive(Debug, PartialEq, Eq)]
 pub struct ChainHead {
     pub(crate) head: u16,
-    /// The available entry that it was taken from.
+    /// Where it was taken from.
     pub(crate) position: u16,
     /// Of which life of the queue, between resets.
     pub(crate) life: u32,
@@ -20,12 +20,12 @@ pub struct ChainHead {
 }
 
 impl ChainHead {
-    /// The chain's first descriptor, by which the driver knows it.
+    /// By what the driver knows the chain: its first descriptor (split), or its buffer id (packed).
     pub fn index(&self) -> u16 {
         self.head
     }
 
-    /// The available entry that it was taken from, counted from the queue's start and wrapping at 65536.
+    /// Where it was taken from, as [`Positions`](crate::Positions) counts.
     pub fn position(&self) -> u16 {
         self.position
     }
@@ -49,7 +49,7 @@ pub struct Chain<'s> {
 }
 
 impl<'s> Chain<'s> {
-    /// The chain's first descriptor, by which the driver knows it.
+    /// By what the driver knows the chain: its first descriptor (split), or its buffer id (packed).
     pub fn index(&self) -> u16 {
         self.head.head
     }
@@ -150,9 +150,20 @@ pub(crate) struct ChainBuilder<'b> {
     shape: ChainShape,
 }
 
+/// A chain that was found and walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundChain {
+    /// By what the driver knows it; below the queue's size.
+    pub(crate) head: u16,
+    pub(crate) position: u16,
+    /// How many entries of the ring it takes up.
+    pub(crate) entries: u16,
+    pub(crate) shape: ChainShape,
+}
+
 /// What a walk found, apart from the buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChainShape {
+pub(crate) struct ChainShape {
     pub(crate) readable: usize,
     pub(crate) writable: usize,
     pub(crate) readable_bytes: u64,
@@ -160,11 +171,11 @@ pub struct ChainShape {
 }
 
 impl ChainShape {
-    /// A chain of one descriptor.
+    /// A chain of one descriptor with these flags.
     #[inline(always)]
-    pub(crate) fn of_one(descriptor: Descriptor) -> Self {
-        let len = u64::from(descriptor.buffer.len);
-        if descriptor.has(WRITE) {
+    pub(crate) fn of_one(buffer: Buffer, flags: u16) -> Self {
+        let len = u64::from(buffer.len);
+        if flags & WRITE != 0 {
             Self {
                 writable: 1,
                 writable_bytes: len,
@@ -193,15 +204,20 @@ impl<'b> ChainBuilder<'b> {
 
     /// Adds the descriptor that lies at `index` of its table.
     #[inline(always)]
-    pub(crate) fn push(&mut self, index: u16, descriptor: Descriptor) -> Result<(), ChainError> {
+    pub(crate) fn push(
+        &mut self,
+        index: u16,
+        buffer: Buffer,
+        flags: u16,
+    ) -> Result<(), ChainError> {
         let limit = self.segments.len();
         let shape = &mut self.shape;
         let Some(segment) = self.segments.get_mut(shape.readable + shape.writable) else {
             return Err(ChainError::TooManyDescriptors { limit });
         };
-        *segment = descriptor.buffer;
-        let len = u64::from(descriptor.buffer.len);
-        if descriptor.has(WRITE) {
+        *segment = buffer;
+        let len = u64::from(buffer.len);
+        if flags & WRITE != 0 {
             shape.writable += 1;
             shape.writable_bytes += len;
         } else if shape.writable == 0 {

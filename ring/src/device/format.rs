@@ -1,6 +1,7 @@
 //! What a ring format does for the device side.
 
-/// A ring format's device side. The formats are the crate's own: [`split::DeviceRing`](crate::split::DeviceRing).
+/// A ring format's device side. The formats are the crate's own: [`split::DeviceRing`](crate::split::DeviceRing) and
+/// [`packed::DeviceRing`](crate::packed::DeviceRing).
 pub trait DeviceFormat: sealed::DeviceFormat {}
 
 impl<F: sealed::DeviceFormat> DeviceFormat for F {}
@@ -9,38 +10,41 @@ pub(crate) mod sealed {
     use shmbus_shm::{AddressSpace, Notify};
 
     use crate::descriptor::{Buffer, UsedElement};
-    use crate::device::{ChainShape, DeviceSlot};
+    use crate::device::{DeviceSlot, FoundChain};
     use crate::event::Recheck;
-    use crate::fault::DeviceFault;
+    use crate::fault::{DeviceFault, SetupError};
     use crate::positions::Positions;
 
     /// The queue keeps what is common to all formats: which chains are in flight, checks on what the caller
     /// completes, the latched fault. A format finds and walks chains, returns them, and publishes.
     pub trait DeviceFormat {
+        /// Where both sides start after a reset.
+        const ORIGIN: u16;
+
         /// The queue's size.
         fn size(&self) -> u16;
+
+        /// Refuses a position that is none of this ring's.
+        fn check_position(&self, position: u16) -> Result<(), SetupError>;
 
         /// Formats the memory that the device writes, and the slots; both sides are at `position`.
         fn start(&mut self, slots: &mut [DeviceSlot], position: u16);
 
-        /// Looks how far the driver has come; returns how many chains can be taken.
+        /// Looks how far the driver has come; returns how many chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DeviceFault>;
 
-        /// Walks the chain that is next among those that the last poll found. It stays next.
+        /// Walks the chain that is next in the batch that the last poll began. It stays next.
         fn peek(
-            &self,
+            &mut self,
             space: &impl AddressSpace,
             segments: &mut [Buffer],
-        ) -> Result<Option<(u16, ChainShape)>, DeviceFault>;
+        ) -> Result<Option<FoundChain>, DeviceFault>;
 
-        /// Goes on behind the chain that was peeked at.
-        fn advance(&mut self);
+        /// Goes on behind the chain that was peeked at, which takes up so many entries.
+        fn advance(&mut self, entries: u16);
 
-        /// The available entry that is next.
-        fn next_available(&self) -> u16;
-
-        /// Writes a used element that [`DeviceFormat::publish`] shows.
-        fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement);
+        /// Writes a used element, for a chain that took up so many entries, that [`DeviceFormat::publish`] shows.
+        fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement, entries: u16);
 
         /// Shows the driver what was placed.
         fn publish(&mut self) -> Notify;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use shmbus_shm::{AddressError, AddressSpace, Notify};
 
-use super::{Chain, ChainHead, DeviceFormat, DeviceSlot};
+use super::{Chain, ChainHead, DeviceFormat, DeviceSlot, FoundChain};
 use crate::descriptor::{Buffer, UsedElement};
 use crate::event::Recheck;
 use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError, Uncompleted};
@@ -36,15 +36,17 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     ///
     /// [`SetupError::Storage`].
     pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
-        Self::starting_at(ring, slots, 0)
+        Self::starting_at(ring, slots, F::ORIGIN)
     }
 
-    /// A queue whose two sides both start at index `position`, as after a migration with nothing in flight.
+    /// A queue whose two sides both start at `position` (as [`Positions`] counts), as after a migration with nothing
+    /// in flight.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Storage`].
+    /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
+        ring.check_position(position)?;
         let found = slots.as_mut().len();
         let needed = usize::from(ring.size());
         if found < needed {
@@ -61,7 +63,9 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         })
     }
 
-    /// Looks how far the driver has come, with one load; returns how many chains [`take`](Self::take) will hand out.
+    /// Looks how far the driver has come, with one load; returns how many chains [`take`](Self::take) will hand out
+    /// at least: 0 only if there are none. The split ring knows their number. The packed ring knows of the next one
+    /// alone, and `take` finds those behind it, at most as many as the queue has entries.
     ///
     /// # Errors
     ///
@@ -74,7 +78,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         self.ring.poll().map_err(|fault| self.stop(fault))
     }
 
-    /// Takes the next chain that the last [`poll`](Self::poll) found available, if any is left.
+    /// Takes the next chain of the batch that the last [`poll`](Self::poll) began, if any is left.
     ///
     /// `segments` is scratch memory for the chain's buffers: it bounds the descriptors of a chain that this device
     /// takes, where that is less than the queue's size. `space` is where indirect tables are found.
@@ -89,19 +93,23 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         space: &impl AddressSpace,
         segments: &'s mut [Buffer],
     ) -> Result<Option<Chain<'s>>, DeviceFault> {
-        let (head, shape) = match self.ring.peek(space, segments) {
+        let FoundChain {
+            head,
+            position,
+            entries,
+            shape,
+        } = match self.ring.peek(space, segments) {
             Ok(Some(found)) => found,
             Ok(None) => return self.fault.map_or(Ok(None), Err),
             Err(fault) => return Err(self.stop(fault)),
         };
-        let position = self.ring.next_available();
         // The format checked that the head is below the queue's size, which the storage reaches.
         match self.slots.as_mut().get_mut(usize::from(head)) {
-            Some(slot) if !slot.in_flight => slot.in_flight = true,
+            Some(slot) if slot.entries == 0 => slot.entries = entries,
             _ => return Err(self.stop(DeviceFault::HeadInFlight { position, head })),
         }
         self.in_flight += 1;
-        self.ring.advance();
+        self.ring.advance(entries);
         let (readable, rest) = segments.split_at(shape.readable);
         Ok(Some(Chain {
             head: ChainHead {
@@ -140,19 +148,21 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             return Err(Uncompleted { reason, chain });
         }
         let slots = self.slots.as_mut();
-        match slots.get_mut(usize::from(head)) {
-            Some(slot) if slot.in_flight && chain.life == self.life => slot.in_flight = false,
+        let entries = match slots.get_mut(usize::from(head)) {
+            Some(slot) if slot.entries != 0 && chain.life == self.life => {
+                core::mem::take(&mut slot.entries)
+            }
             _ => {
                 let reason = CompleteError::NotTaken { head };
                 return Err(Uncompleted { reason, chain });
             }
-        }
+        };
         self.in_flight -= 1;
         let element = UsedElement {
             id: u32::from(head),
             len: written,
         };
-        self.ring.place_used(slots, element);
+        self.ring.place_used(slots, element, entries);
         Ok(())
     }
 
@@ -201,11 +211,11 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         self.fault
     }
 
-    /// Starts over at index 0. Chains taken before can no longer be completed; the driver takes back what it lent.
+    /// Starts over. Chains taken before can no longer be completed; the driver takes back what it lent.
     pub fn reset(&mut self) {
         let slots = self.slots.as_mut();
         slots.fill(DeviceSlot::new());
-        self.ring.start(slots, 0);
+        self.ring.start(slots, F::ORIGIN);
         self.fault = None;
         self.in_flight = 0;
         self.life = self.life.wrapping_add(1);
@@ -222,14 +232,9 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
 #[cfg(feature = "std")]
 impl<F: DeviceFormat> DeviceQueue<F, Vec<DeviceSlot>> {
     /// A queue at its start, with its storage on the heap.
-    pub fn with_heap(ring: F) -> Self {
-        Self::with_heap_at(ring, 0)
-    }
-
-    /// A queue whose two sides both start at index `position`, with its storage on the heap.
-    pub fn with_heap_at(mut ring: F, position: u16) -> Self {
+    pub fn with_heap(mut ring: F) -> Self {
         let mut slots = vec![DeviceSlot::new(); usize::from(ring.size())];
-        ring.start(&mut slots, position);
+        ring.start(&mut slots, F::ORIGIN);
         Self {
             ring,
             slots,
@@ -237,6 +242,16 @@ impl<F: DeviceFormat> DeviceQueue<F, Vec<DeviceSlot>> {
             in_flight: 0,
             life: 0,
         }
+    }
+
+    /// As [`starting_at`](Self::starting_at), with its storage on the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Position`].
+    pub fn with_heap_at(ring: F, position: u16) -> Result<Self, SetupError> {
+        let slots = vec![DeviceSlot::new(); usize::from(ring.size())];
+        Self::starting_at(ring, slots, position)
     }
 }
 

@@ -8,8 +8,9 @@ use crate::descriptor::UsedElement;
 pub struct DeviceSlot {
     /// What this slot's entry of the used ring says; no device writes the initial value.
     pub(crate) used: UsedElement,
-    /// Whether the chain whose head this slot's index is has been taken and not completed.
-    pub(crate) in_flight: bool,
+    /// How many entries of the ring the chain takes up whose id this slot's index is; 0 while it is not in flight:
+    /// not taken, or completed.
+    pub(crate) entries: u16,
 }
 
 impl DeviceSlot {
@@ -20,7 +21,7 @@ impl DeviceSlot {
                 id: u32::MAX,
                 len: u32::MAX,
             },
-            in_flight: false,
+            entries: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a ring format does for the driver side.
 
-/// A ring format's driver side. The formats are the crate's own: [`split::DriverRing`](crate::split::DriverRing).
+/// A ring format's driver side. The formats are the crate's own: [`split::DriverRing`](crate::split::DriverRing) and
+/// [`packed::DriverRing`](crate::packed::DriverRing).
 pub trait DriverFormat: sealed::DriverFormat {}
 
 impl<F: sealed::DriverFormat> DriverFormat for F {}
@@ -8,17 +9,23 @@ impl<F: sealed::DriverFormat> DriverFormat for F {}
 pub(crate) mod sealed {
     use shmbus_shm::Notify;
 
-    use crate::descriptor::{Buffer, UsedElement};
+    use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, UsedElement};
     use crate::driver::DriverSlot;
     use crate::event::Recheck;
-    use crate::fault::DriverFault;
+    use crate::fault::{DriverFault, SetupError};
     use crate::positions::Positions;
 
     /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
     /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.
     pub trait DriverFormat {
+        /// Where both sides start after a reset.
+        const ORIGIN: u16;
+
         /// The queue's size.
         fn size(&self) -> u16;
+
+        /// Refuses a position that is none of this ring's.
+        fn check_position(&self, position: u16) -> Result<(), SetupError>;
 
         /// How many descriptors are free.
         fn free(&self) -> u16;
@@ -41,14 +48,18 @@ pub(crate) mod sealed {
         /// As [`DriverFormat::place`], for the one descriptor of an indirect table.
         fn place_indirect<T>(&mut self, slots: &mut [DriverSlot<T>], table: Buffer) -> u16;
 
+        /// The row at `index` of an indirect table, with the flags that [`describe`](crate::descriptor::describe)
+        /// gives its buffer.
+        fn indirect_row(index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
+
         /// Makes what was placed available.
         fn publish(&mut self) -> Notify;
 
-        /// Looks how far the device has come; returns how many used chains can be taken.
+        /// Looks how far the device has come; returns how many used chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DriverFault>;
 
-        /// The used element that is next, and its position, among those that the last poll found.
-        fn peek_used(&self) -> Option<(u16, UsedElement)>;
+        /// The used element that is next, and its position, in the batch that the last poll began.
+        fn peek_used(&mut self) -> Option<(u16, UsedElement)>;
 
         /// Takes the element that was peeked at off the ring, and frees the descriptors of chain `id`.
         fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16);

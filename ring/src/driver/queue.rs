@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use shmbus_shm::{Notify, SharedBytes};
 
 use super::{DriverFormat, DriverSlot};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, MAX_CHAIN_BYTES, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, MAX_CHAIN_BYTES, describe};
 use crate::event::Recheck;
 use crate::fault::{AddError, DriverFault, Rejected, SetupError};
 use crate::positions::Positions;
@@ -35,6 +35,10 @@ pub struct Used<T> {
 pub struct DriverQueue<F, T, S> {
     ring: F,
     slots: S,
+    /// The number of the next chain that is placed.
+    placed: u64,
+    /// The number of the first chain that is not published.
+    published: u64,
     fault: Option<DriverFault>,
     cookie: PhantomData<T>,
 }
@@ -47,15 +51,17 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     ///
     /// [`SetupError::Storage`].
     pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
-        Self::starting_at(ring, slots, 0)
+        Self::starting_at(ring, slots, F::ORIGIN)
     }
 
-    /// A queue whose two sides both start at index `position`, as after a migration with nothing in flight.
+    /// A queue whose two sides both start at `position` (as [`Positions`] counts), as after a migration with nothing
+    /// in flight.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Storage`].
+    /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
+        ring.check_position(position)?;
         let found = slots.as_mut().len();
         let needed = usize::from(ring.size());
         if found < needed {
@@ -66,6 +72,8 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         Ok(Self {
             ring,
             slots,
+            placed: 0,
+            published: 0,
             fault: None,
             cookie: PhantomData,
         })
@@ -120,14 +128,9 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
             Err(reason) => return Err(Rejected { reason, cookie }),
         };
         for (index, (buffer, flags)) in (0_u16..).zip(describe(readable, writable)) {
-            let descriptor = Descriptor {
-                buffer,
-                flags,
-                next: Descriptor::next_field(flags, index + 1),
-            };
             table.copy_from(
                 DESCRIPTOR_BYTES * usize::from(index),
-                &descriptor.to_bytes(),
+                &F::indirect_row(index, buffer, flags),
             );
         }
         let bytes = DESCRIPTOR_BYTES * (readable.len() + writable.len());
@@ -144,10 +147,13 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         if self.fault.is_some() {
             return Notify::No;
         }
+        self.published = self.placed;
         self.ring.publish()
     }
 
-    /// Looks how far the device has come, with one load; returns how many chains [`take`](Self::take) will hand back.
+    /// Looks how far the device has come, with one load; returns how many chains [`take`](Self::take) will hand back
+    /// at least: 0 only if there are none. The split ring knows their number. The packed ring knows of the next one
+    /// alone, and `take` finds those behind it, at most as many as the queue has entries.
     ///
     /// # Errors
     ///
@@ -160,7 +166,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.ring.poll().map_err(|fault| self.stop(fault))
     }
 
-    /// Takes back the next chain that the last [`poll`](Self::poll) found used, if any is left.
+    /// Takes back the next chain of the batch that the last [`poll`](Self::poll) began, if any is left.
     ///
     /// # Errors
     ///
@@ -171,9 +177,12 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
             return self.fault.map_or(Ok(None), Err);
         };
         let slots = self.slots.as_mut();
-        // The id is the device's word: it must name a chain that it has now, which also refuses a second completion.
+        // The id is the device's word: it must name a chain that it has now. That refuses a second completion, and
+        // one of a chain that was placed and not yet published.
         let lent = slots.get_mut(element.id as usize);
-        let Some(slot) = lent.filter(|slot| slot.cookie.is_some()) else {
+        let published = self.published;
+        let Some(slot) = lent.filter(|slot| slot.cookie.is_some() && slot.number < published)
+        else {
             return Err(self.stop(DriverFault::NotLent {
                 position,
                 id: element.id,
@@ -234,7 +243,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.fault
     }
 
-    /// Takes back all that is lent and starts over at index 0. Only for a queue that the device has let go of (by a
+    /// Takes back all that is lent and starts over. Only for a queue that the device has let go of (by a
     /// reset of the queue or of the device): before that it may still write to the buffers.
     pub fn reset(&mut self, mut returned: impl FnMut(T)) {
         let slots = self.slots.as_mut();
@@ -243,7 +252,8 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
                 returned(cookie);
             }
         }
-        self.ring.start(slots, 0);
+        self.ring.start(slots, F::ORIGIN);
+        self.published = self.placed;
         self.fault = None;
     }
 
@@ -304,8 +314,10 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         // Ids are the ring's own and below its size.
         if let Some(slot) = self.slots.as_mut().get_mut(usize::from(id)) {
             slot.writable = writable;
+            slot.number = self.placed;
             slot.cookie = Some(cookie);
         }
+        self.placed += 1;
     }
 
     #[cold]
@@ -318,20 +330,27 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
 #[cfg(feature = "std")]
 impl<F: DriverFormat, T> DriverQueue<F, T, Vec<DriverSlot<T>>> {
     /// A queue at its start, with its storage on the heap.
-    pub fn with_heap(ring: F) -> Self {
-        Self::with_heap_at(ring, 0)
-    }
-
-    /// A queue whose two sides both start at index `position`, with its storage on the heap.
-    pub fn with_heap_at(mut ring: F, position: u16) -> Self {
+    pub fn with_heap(mut ring: F) -> Self {
         let mut slots: Vec<_> = (0..ring.size()).map(|_| DriverSlot::new()).collect();
-        ring.start(&mut slots, position);
+        ring.start(&mut slots, F::ORIGIN);
         Self {
             ring,
             slots,
+            placed: 0,
+            published: 0,
             fault: None,
             cookie: PhantomData,
         }
+    }
+
+    /// As [`starting_at`](Self::starting_at), with its storage on the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Position`].
+    pub fn with_heap_at(ring: F, position: u16) -> Result<Self, SetupError> {
+        let slots = (0..ring.size()).map(|_| DriverSlot::new()).collect();
+        Self::starting_at(ring, slots, position)
     }
 }
 

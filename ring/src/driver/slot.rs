@@ -6,6 +6,8 @@
 pub struct DriverSlot<T> {
     /// The cookie of the chain whose id this slot's index is, while the device has the chain.
     pub(crate) cookie: Option<T>,
+    /// The chain's number, counted over all chains since the queue was set up.
+    pub(crate) number: u64,
     /// How many bytes of that chain the device may write.
     pub(crate) writable: u32,
     /// How many descriptors that chain takes up.
@@ -23,6 +25,7 @@ impl<T> DriverSlot<T> {
     pub const fn new() -> Self {
         Self {
             cookie: None,
+            number: 0,
             writable: 0,
             descriptors: 0,
             last: 0,

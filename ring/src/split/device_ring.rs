@@ -9,7 +9,7 @@ use super::areas::{Areas, Available, Descriptors, Used};
 use super::indirect::walk_table;
 use super::{NO_INTERRUPT, NO_NOTIFY, UNSUPPORTED};
 use crate::descriptor::{Buffer, Descriptor, INDIRECT, NEXT, UsedElement};
-use crate::device::{ChainBuilder, ChainShape, DeviceSlot, sealed};
+use crate::device::{ChainBuilder, ChainShape, DeviceSlot, FoundChain, sealed};
 use crate::event::{Recheck, is_crossed};
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::positions::Positions;
@@ -83,7 +83,7 @@ impl<W: Window> DeviceRing<W> {
             // Most chains: nothing is counted, and nothing can be out of order.
             Some(segment) if !first.has(NEXT | INDIRECT) => {
                 *segment = first.buffer;
-                Ok(ChainShape::of_one(first))
+                Ok(ChainShape::of_one(first.buffer, first.flags))
             }
             _ => self.walk_on(space, head, first, segments),
         }
@@ -113,7 +113,7 @@ impl<W: Window> DeviceRing<W> {
                 walk_table(space, descriptor.buffer, &mut chain)?;
                 return chain.finish();
             }
-            chain.push(index, descriptor)?;
+            chain.push(index, descriptor.buffer, descriptor.flags)?;
             if !descriptor.has(NEXT) {
                 return chain.finish();
             }
@@ -130,9 +130,15 @@ impl<W: Window> DeviceRing<W> {
 }
 
 impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
+    const ORIGIN: u16 = 0;
+
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
+    }
+
+    fn check_position(&self, _: u16) -> Result<(), SetupError> {
+        Ok(())
     }
 
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
@@ -173,10 +179,10 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
 
     #[inline(always)]
     fn peek(
-        &self,
+        &mut self,
         space: &impl AddressSpace,
         segments: &mut [Buffer],
-    ) -> Result<Option<(u16, ChainShape)>, DeviceFault> {
+    ) -> Result<Option<FoundChain>, DeviceFault> {
         let position = self.last_available;
         if position == self.available_seen {
             return Ok(None);
@@ -190,7 +196,12 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
             });
         }
         match self.walk(space, head, segments) {
-            Ok(shape) => Ok(Some((head, shape))),
+            Ok(shape) => Ok(Some(FoundChain {
+                head,
+                position,
+                entries: 1,
+                shape,
+            })),
             Err(reason) => Err(DeviceFault::Chain {
                 position,
                 head,
@@ -200,17 +211,12 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline(always)]
-    fn advance(&mut self) {
+    fn advance(&mut self, _: u16) {
         self.last_available = self.last_available.wrapping_add(1);
     }
 
     #[inline(always)]
-    fn next_available(&self) -> u16 {
-        self.last_available
-    }
-
-    #[inline(always)]
-    fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement) {
+    fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement, _: u16) {
         let entry = self.next_used & (self.size - 1);
         let shadow = &mut slots[usize::from(entry)].used;
         if *shadow != element {

@@ -7,7 +7,7 @@ use shmbus_virtio::Features;
 
 use super::areas::{Areas, Available, Descriptors, Used};
 use super::{NO_INTERRUPT, NO_NOTIFY, UNSUPPORTED};
-use crate::descriptor::{Buffer, Descriptor, INDIRECT, UsedElement, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::{Recheck, is_crossed};
 use crate::fault::{DriverFault, SetupError};
@@ -122,9 +122,15 @@ impl<W: Window> DriverRing<W> {
 }
 
 impl<W: Window> sealed::DriverFormat for DriverRing<W> {
+    const ORIGIN: u16 = 0;
+
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
+    }
+
+    fn check_position(&self, _: u16) -> Result<(), SetupError> {
+        Ok(())
     }
 
     #[inline(always)]
@@ -173,6 +179,15 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         self.place_chain(slots, core::iter::once((table, INDIRECT)))
     }
 
+    fn indirect_row(index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
+        Descriptor {
+            buffer,
+            flags,
+            next: Descriptor::next_field(flags, index + 1),
+        }
+        .to_bytes()
+    }
+
     #[inline]
     fn publish(&mut self) -> Notify {
         let (old, new) = (self.published, self.next_available);
@@ -212,7 +227,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     #[inline(always)]
-    fn peek_used(&self) -> Option<(u16, UsedElement)> {
+    fn peek_used(&mut self) -> Option<(u16, UsedElement)> {
         (self.last_used != self.used_seen)
             .then(|| (self.last_used, self.used.ring.load(self.last_used)))
     }

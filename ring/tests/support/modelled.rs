@@ -66,11 +66,13 @@ pub fn queues(setting: Setting) -> (Driver, Device) {
         DriverQueue::with_heap_at(
             DriverRing::new(areas(setting.driver), setting.features).unwrap(),
             setting.position,
-        ),
+        )
+        .unwrap(),
         DeviceQueue::with_heap_at(
             DeviceRing::new(areas(setting.device), setting.features).unwrap(),
             setting.position,
-        ),
+        )
+        .unwrap(),
     )
 }
 

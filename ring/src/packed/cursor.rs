@@ -1,0 +1,133 @@
+//! Positions in the ring, with their wrap counters.
+
+use super::areas::{AVAILABLE, USED};
+
+/// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Below the ring's size.
+    offset: u16,
+    wrap: bool,
+}
+
+impl Cursor {
+    /// Where both sides start.
+    pub(super) const ORIGIN: Self = Self {
+        offset: 0,
+        wrap: true,
+    };
+
+    /// As notifications and event suppression structures carry it: the offset in bits 0 to 14, the wrap counter in
+    /// bit 15 (virtio 1.4, sections 2.8.14 and 2.9).
+    pub(super) const fn to_bits(self) -> u16 {
+        self.offset | (self.wrap as u16) << 15
+    }
+
+    /// The position, if a ring of `size` descriptors has it.
+    pub(super) const fn from_bits(bits: u16, size: u16) -> Option<Self> {
+        let offset = bits & 0x7fff;
+        if offset < size {
+            Some(Self {
+                offset,
+                wrap: bits >> 15 != 0,
+            })
+        } else {
+            None
+        }
+    }
+
+    /// Which descriptor this is.
+    #[inline(always)]
+    pub(super) fn offset(self) -> u16 {
+        self.offset
+    }
+
+    /// What the two flags of a descriptor say that is available here and now.
+    #[inline(always)]
+    pub(super) fn available_mark(self) -> u64 {
+        if self.wrap { AVAILABLE } else { USED }
+    }
+
+    /// What the two flags of a descriptor say that is used here and now.
+    #[inline(always)]
+    pub(super) fn used_mark(self) -> u64 {
+        if self.wrap { AVAILABLE | USED } else { 0 }
+    }
+
+    /// The position `count` descriptors on, at most as many as the ring has.
+    #[inline(always)]
+    pub(super) fn forward(self, count: u16, size: u16) -> Self {
+        // At most 32767 + 32768.
+        let offset = self.offset + count;
+        if offset < size {
+            Self { offset, ..self }
+        } else {
+            Self {
+                offset: offset - size,
+                wrap: !self.wrap,
+            }
+        }
+    }
+
+    /// How many descriptors `later` lies behind this position, below twice the ring's size: two laps are all that
+    /// wrap counters tell apart.
+    pub(super) fn distance_to(self, later: Self, size: u16) -> u32 {
+        let linear = |at: Self| u32::from(at.offset) + if at.wrap { 0 } else { u32::from(size) };
+        let (from, to) = (linear(self), linear(later));
+        if from <= to {
+            to - from
+        } else {
+            to + 2 * u32::from(size) - from
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_goes_round_and_its_lap_changes_at_the_end() {
+        for size in [1, 2, 3, 7, 32768] {
+            for count in [0, 1, 2, size / 2, size - 1, size] {
+                let count = count.min(size);
+                let mut at = Cursor::ORIGIN;
+                let mut total = 0_u32;
+                for _ in 0..20 {
+                    let next = at.forward(count, size);
+                    total += u32::from(count);
+                    assert_eq!(u32::from(next.offset), total % u32::from(size));
+                    assert_eq!(next.wrap, (total / u32::from(size)).is_multiple_of(2));
+                    assert_eq!(at.distance_to(next, size), u32::from(count));
+                    let back = (2 * u32::from(size) - u32::from(count)) % (2 * u32::from(size));
+                    assert_eq!(next.distance_to(at, size), back);
+                    at = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bits_name_positions_that_the_ring_has() {
+        assert_eq!(Cursor::ORIGIN.to_bits(), 0x8000);
+        assert_eq!(Cursor::from_bits(0x8000, 1), Some(Cursor::ORIGIN));
+        for (bits, size) in [(2, 3), (0x8002, 3), (0x7fff, 32768), (0xffff, 32768)] {
+            assert_eq!(Cursor::from_bits(bits, size).unwrap().to_bits(), bits);
+        }
+        for (bits, size) in [(3, 3), (0x8003, 3), (0x7fff, 32767)] {
+            assert_eq!(Cursor::from_bits(bits, size), None);
+        }
+    }
+
+    /// Virtio 1.4, section 2.8.1: available is "AVAIL as the wrap counter, USED its inverse", used "both as the
+    /// counter".
+    #[test]
+    fn marks_alternate_from_lap_to_lap() {
+        let first = Cursor::ORIGIN;
+        let second = first.forward(3, 3);
+        assert_eq!(first.available_mark(), 1 << (48 + 7));
+        assert_eq!(first.used_mark(), 1 << (48 + 7) | 1 << (48 + 15));
+        assert_eq!(second.available_mark(), 1 << (48 + 15));
+        assert_eq!(second.used_mark(), 0);
+    }
+}

@@ -1,0 +1,348 @@
+//! The device side of the packed ring.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+use shmbus_shm::{AddressSpace, Field, Notify, Window};
+use shmbus_virtio::Features;
+
+use super::UNSUPPORTED;
+use super::areas::{Areas, Descriptors, State};
+use super::cursor::Cursor;
+use super::suppression::Suppression;
+use crate::descriptor::{Buffer, INDIRECT, NEXT, UsedElement, WRITE};
+use crate::device::{ChainBuilder, ChainShape, DeviceSlot, FoundChain, IndirectTable, sealed};
+use crate::event::Recheck;
+use crate::fault::{ChainError, DeviceFault, SetupError};
+use crate::positions::Positions;
+
+/// The device side of a packed ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
+///
+/// A chain's buffer id must be below the queue's size: the specification lets drivers choose ids, and what it shows of
+/// a driver chooses them so.
+#[derive(Debug)]
+pub struct DeviceRing<W> {
+    descriptors: Descriptors<W>,
+    /// What this side asks for.
+    own_wish: Field<u32, W>,
+    /// What the driver asks for.
+    driver_wish: Field<u32, W>,
+    size: u16,
+    indirect: bool,
+    event_idx: bool,
+    /// Where the next chain is found.
+    next: Cursor,
+    /// The state of its first descriptor, once it was found and before it is taken.
+    found: Option<State>,
+    /// How many more chains the batch may have that the last poll began.
+    credit: u16,
+    /// How many descriptors were taken and are not yet published as used.
+    outstanding: u16,
+    /// Where the next used descriptor goes.
+    used: Cursor,
+    /// The first used descriptor that is not published.
+    unpublished: Cursor,
+    /// By how many descriptors `used` is ahead of it.
+    moved: u16,
+    /// The state of the first of them, which is stored last.
+    first: State,
+    /// What `own_wish` says, so that it is stored only when it changes.
+    wish: Suppression,
+}
+
+/// A chain's id, how many descriptors it takes up, and its buffers.
+type Walked = (u16, u16, ChainShape);
+
+impl<W: Window> DeviceRing<W> {
+    /// The device side over `areas`, with what was negotiated. Of `features`, `INDIRECT_DESC` and `EVENT_IDX` matter
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Unsupported`] if one of [`UNSUPPORTED`] was negotiated.
+    pub fn new(areas: Areas<W>, features: Features) -> Result<Self, SetupError> {
+        SetupError::check_features(features, UNSUPPORTED)?;
+        Ok(Self {
+            descriptors: areas.descriptors,
+            own_wish: areas.device,
+            driver_wish: areas.driver,
+            size: areas.size,
+            indirect: features.contains(Features::INDIRECT_DESC),
+            event_idx: features.contains(Features::EVENT_IDX),
+            next: Cursor::ORIGIN,
+            found: None,
+            credit: 0,
+            outstanding: 0,
+            used: Cursor::ORIGIN,
+            unpublished: Cursor::ORIGIN,
+            moved: 0,
+            first: State::new(0, 0, 0, 0),
+            wish: Suppression::ENABLE,
+        })
+    }
+
+    /// Whether the next chain is there; one load at most.
+    #[inline(always)]
+    fn look(&mut self) -> bool {
+        if self.found.is_none() {
+            // Acquire: the address, the rest of the chain and the buffers' bytes come with the first state.
+            let state = self.descriptors.load_state(self.next, Acquire);
+            self.found = state.is_available(self.next).then_some(state);
+        }
+        self.found.is_some()
+    }
+
+    /// Reads a chain's descriptors, each once, into `segments`.
+    #[inline(always)]
+    fn walk(
+        &self,
+        space: &impl AddressSpace,
+        first: State,
+        segments: &mut [Buffer],
+    ) -> Result<Walked, ChainError> {
+        match segments.first_mut() {
+            // Most chains: nothing is counted, and nothing can be out of order.
+            Some(segment) if !first.has(NEXT | INDIRECT) => {
+                let buffer = Buffer::new(self.descriptors.load_address(self.next), first.len());
+                *segment = buffer;
+                Ok((first.id(), 1, ChainShape::of_one(buffer, first.flags())))
+            }
+            _ => self.walk_on(space, first, segments),
+        }
+    }
+
+    /// As [`DeviceRing::walk`], for chains of more than one descriptor.
+    #[inline(never)]
+    fn walk_on(
+        &self,
+        space: &impl AddressSpace,
+        first: State,
+        segments: &mut [Buffer],
+    ) -> Result<Walked, ChainError> {
+        let mut chain = ChainBuilder::new(segments, self.size);
+        let mut at = self.next;
+        let mut state = first;
+        let mut count = 1;
+        // The chain is bounded by what `push` takes, at most the ring's size.
+        loop {
+            let buffer = Buffer::new(self.descriptors.load_address(at), state.len());
+            if state.has(INDIRECT) {
+                self.check_indirect(at, state, count)?;
+                walk_table(space, buffer, &mut chain)?;
+                break;
+            }
+            chain.push(at.offset(), buffer, state.flags())?;
+            if !state.has(NEXT) {
+                break;
+            }
+            at = at.forward(1, self.size);
+            // Relaxed: it comes with the first.
+            state = self.descriptors.load_state(at, Relaxed);
+            if !state.is_available(at) {
+                let descriptor = at.offset();
+                return Err(ChainError::NotAvailable { descriptor });
+            }
+            count += 1;
+        }
+        // The id is in the last descriptor (section 2.8.6).
+        Ok((state.id(), count, chain.finish()?))
+    }
+
+    /// A chain has one indirect table, or none (section 2.8.19).
+    fn check_indirect(&self, at: Cursor, state: State, count: u16) -> Result<(), ChainError> {
+        let descriptor = at.offset();
+        if !self.indirect {
+            return Err(ChainError::IndirectNotNegotiated);
+        }
+        if state.has(NEXT) {
+            return Err(ChainError::IndirectWithNext { descriptor });
+        }
+        if count > 1 {
+            return Err(ChainError::IndirectInChain { descriptor });
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, wish: Suppression) {
+        if self.wish != wish {
+            self.wish = wish;
+            self.own_wish.store(wish.to_word(), Relaxed);
+        }
+    }
+}
+
+/// Walks an indirect table. Its rows follow one another, and other flags than WRITE are ignored (section 2.8.7).
+fn walk_table(
+    space: &impl AddressSpace,
+    table: Buffer,
+    chain: &mut ChainBuilder<'_>,
+) -> Result<(), ChainError> {
+    let mut table = IndirectTable::new(space, table)?;
+    // `push` refuses a table that is longer than a chain may be.
+    for index in 0..table.descriptors() {
+        let (buffer, state) = State::from_row(table.load(index)?);
+        chain.push(index as u16, buffer, state.flags())?;
+    }
+    Ok(())
+}
+
+impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
+    const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
+
+    #[inline(always)]
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    fn check_position(&self, position: u16) -> Result<(), SetupError> {
+        super::check_position(position, self.size)
+    }
+
+    fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
+        let start = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
+        self.next = start;
+        self.found = None;
+        self.credit = 0;
+        self.outstanding = 0;
+        self.used = start;
+        self.unpublished = start;
+        self.moved = 0;
+        self.wish = Suppression::ENABLE;
+        self.own_wish.store(self.wish.to_word(), Relaxed);
+    }
+
+    #[inline]
+    fn poll(&mut self) -> Result<u16, DeviceFault> {
+        // What is made available while a batch goes on, beyond a ring's worth, waits for the next one.
+        self.credit = self.size;
+        Ok(u16::from(self.look()))
+    }
+
+    #[inline(always)]
+    fn peek(
+        &mut self,
+        space: &impl AddressSpace,
+        segments: &mut [Buffer],
+    ) -> Result<Option<FoundChain>, DeviceFault> {
+        if self.credit == 0 || !self.look() {
+            return Ok(None);
+        }
+        let Some(first) = self.found else {
+            return Ok(None);
+        };
+        let position = self.next.to_bits();
+        let (head, entries, shape) = match self.walk(space, first, segments) {
+            Ok(walked) => walked,
+            Err(reason) => {
+                let head = first.id();
+                return Err(DeviceFault::Chain {
+                    position,
+                    head,
+                    reason,
+                });
+            }
+        };
+        // An honest driver reuses a descriptor only once it has seen it, or what stands for it, used.
+        if u32::from(self.outstanding) + u32::from(entries) > u32::from(self.size) {
+            return Err(DeviceFault::Overrun {
+                position,
+                entries,
+                outstanding: self.outstanding,
+                size: self.size,
+            });
+        }
+        if head >= self.size {
+            return Err(DeviceFault::Head {
+                position,
+                head,
+                size: self.size,
+            });
+        }
+        Ok(Some(FoundChain {
+            head,
+            position,
+            entries,
+            shape,
+        }))
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, entries: u16) {
+        self.next = self.next.forward(entries, self.size);
+        self.outstanding += entries;
+        self.found = None;
+        self.credit -= 1;
+    }
+
+    #[inline(always)]
+    fn place_used(&mut self, _: &mut [DeviceSlot], element: UsedElement, entries: u16) {
+        let flags = if element.len > 0 { WRITE } else { 0 };
+        // Ids are below the queue's size.
+        let state = State::new(element.len, element.id as u16, flags, self.used.used_mark());
+        if self.moved == 0 {
+            // The driver looks at this one: all that follows must be there first.
+            self.first = state;
+        } else {
+            self.descriptors.store_state(self.used, state, Relaxed);
+        }
+        // One used descriptor stands for the chain; the others are left out (section 2.8.6).
+        self.used = self.used.forward(entries, self.size);
+        self.moved += entries;
+    }
+
+    #[inline]
+    fn publish(&mut self) -> Notify {
+        let moved = core::mem::take(&mut self.moved);
+        if moved == 0 {
+            return Notify::No;
+        }
+        let old = self.unpublished;
+        self.unpublished = self.used;
+        self.outstanding -= moved;
+        // Release: whoever sees the first used descriptor sees those behind it, and what was written into buffers.
+        // Its length, id and flags are one store, so none can be seen without the others.
+        self.descriptors.store_state(old, self.first, Release);
+        // Between the descriptor and the look at what the driver asked for: pairs with the fence of its
+        // `enable_notifications`. Either we see its wish, or it sees our descriptor.
+        self.descriptors.fence(SeqCst);
+        let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
+        if wish.is_wanted(self.event_idx, old, moved, self.size) {
+            Notify::Yes
+        } else {
+            Notify::No
+        }
+    }
+
+    fn halt(&mut self) {
+        self.credit = 0;
+        self.found = None;
+    }
+
+    fn disable_notifications(&mut self) {
+        self.ask(Suppression::DISABLE);
+    }
+
+    fn enable_notifications(&mut self) -> Recheck {
+        self.ask(if self.event_idx {
+            Suppression::at(self.next)
+        } else {
+            Suppression::ENABLE
+        });
+        // Between the wish and the look at the descriptor: pairs with the fence of the driver's `publish`.
+        self.descriptors.fence(SeqCst);
+        let state = self.descriptors.load_state(self.next, Relaxed);
+        if state.is_available(self.next) {
+            Recheck::Ready
+        } else {
+            Recheck::Empty
+        }
+    }
+
+    fn positions(&self) -> Positions {
+        Positions {
+            available: self.next.to_bits(),
+            used: self.unpublished.to_bits(),
+            // The queue knows how many chains are in flight.
+            in_flight: 0,
+        }
+    }
+}
