@@ -102,10 +102,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     while sink.1 < mebibytes << 20 {
         let _ = turn(&mut client, &mut source, start.elapsed(), 256);
         let _ = switch.poll(ports[0], 256, start.elapsed());
-        switch.flush(|_, _| {});
+        switch.flush(|_, _, _| {});
         let _ = turn(&mut server, &mut sink, start.elapsed(), 256);
         let _ = switch.poll(ports[1], 256, start.elapsed());
-        switch.flush(|_, _| {});
+        switch.flush(|_, _, _| {});
         if let Some((port, error)) = switch.next_fault() {
             return Err(format!("{port}: {error}").into());
         }

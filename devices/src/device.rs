@@ -228,8 +228,10 @@ pub trait Device: Send {
         None
     }
 
-    /// Regular work whose time has come.
-    fn tick(&mut self, _now: u64, _outbox: &mut Outbox) {}
+    /// Work whose time has come, at `now` in nanoseconds of `CLOCK_MONOTONIC`.
+    fn tick(&mut self, _now: u64, _outbox: &mut Outbox) -> Progress {
+        Progress::Idle
+    }
 
     /// Figures for observers, as the device type names them in [`counter_names`](crate::counter_names).
     fn counters(&self, _values: &mut [u64; COUNTERS]) {}

@@ -53,7 +53,7 @@ fn new_addresses_and_full_queues_allocate_nothing() {
             let _ = sender.send(&frame, Checksum::InFrame);
             let _ = sender.flush();
             switch.poll(from, 8, Duration::from_millis(number.into()));
-            switch.flush(|_, _| {});
+            switch.flush(|_, _, _| {});
             if number % 128 < 64 {
                 let _ = receiver.receive(&mut buffer);
                 let _ = receiver.flush();
@@ -90,14 +90,14 @@ fn a_tcp_stream_allocates_nothing() {
             let _ = client.tcp(from).send(|room| (room.len(), ()));
             let _ = client.poll(now, 64);
             let _ = switch.poll(client_port, 64, now);
-            switch.flush(|_, _| {});
+            switch.flush(|_, _, _| {});
             let _ = server.poll(now, 64);
             received += server
                 .tcp(to)
                 .recv(|data| (data.len(), data.len()))
                 .unwrap_or(0);
             let _ = switch.poll(server_port, 64, now);
-            switch.flush(|_, _| {});
+            switch.flush(|_, _, _| {});
         }
     };
     stream(100_000);

@@ -129,7 +129,11 @@ fn transfer(directory: &std::path::Path, memory: QueueMemory) -> (Fetched, u64) 
         let start = Instant::now();
         while !over.load(Ordering::Relaxed) {
             let more = ports.map(|port| switch.poll(port, BUDGET, start.elapsed()).more);
-            switch.flush(|port, _| threads[port.index()].unpark());
+            switch.flush(|port, _, notifications| {
+                if notifications.any() {
+                    threads[port.index()].unpark();
+                }
+            });
             if let Some((port, error)) = switch.next_fault() {
                 panic!("{port}: {error}");
             }

@@ -136,7 +136,7 @@ fn inside() {
         echo = ping.next_echo().or(echo);
         let moved = switch.poll(port, 64, start.elapsed()).frames
             + switch.poll(tap, 64, start.elapsed()).frames;
-        switch.flush(|_, _| {});
+        switch.flush(|_, _, _| {});
         if let Some((port, error)) = switch.next_fault() {
             panic!("{port}: {error}");
         }

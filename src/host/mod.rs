@@ -149,10 +149,7 @@ impl Bus {
             let Some(device) = self.agenda.due(now) else {
                 break;
             };
-            self.with_device(device, |device, outbox| {
-                device.tick(now, outbox);
-                Progress::Idle
-            });
+            self.with_device(device, |device, outbox| device.tick(now, outbox));
         }
         if self.agenda.is_touched() && self.counters_ns + COUNTERS_PERIOD_NS <= now {
             self.counters_ns = now;

@@ -94,7 +94,7 @@ impl Device for ClockDevice {
         self.publisher.as_ref().map(|_| self.next_ns)
     }
 
-    fn tick(&mut self, now: u64, _: &mut Outbox) {
+    fn tick(&mut self, now: u64, _: &mut Outbox) -> Progress {
         self.next_ns = now + PERIOD_NS;
         if let Some(publisher) = &mut self.publisher {
             match publisher.publish() {
@@ -103,6 +103,7 @@ impl Device for ClockDevice {
                 Err(error) => tracing::error!(%error, "the clocks cannot be published"),
             }
         }
+        Progress::Idle
     }
 
     fn counters(&self, values: &mut [u64; COUNTERS]) {
@@ -137,7 +138,8 @@ mod tests {
         let mut guest = ClockReader::local(window).unwrap();
         let first = guest.sample(ClockKind::Monotonic).unwrap();
         let due = device.next_tick().unwrap();
-        device.tick(due, &mut Outbox::default());
+        let progress = device.tick(due, &mut Outbox::default());
+        assert_eq!(progress, Progress::Idle);
         let second = guest.sample(ClockKind::Monotonic).unwrap();
         assert!(second.counter > first.counter);
         assert_eq!(device.next_tick(), Some(due + PERIOD_NS));

@@ -1,31 +1,33 @@
 //! The net device on the bus: a switch with a port for each guest.
 
+mod port;
+mod regions;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use shmbus_ring::SetupError;
-use shmbus_ring::split::{DeviceRing, DriverRing};
+use shmbus_shm::Mapped;
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{Mapped, OffsetSpace, RegionKind, RingFormat, Section};
 use shmbus_signal::Priority;
-use shmbus_table::{TypedWriter, Value, layout_of};
+use shmbus_table::TypedWriter;
 use shmbus_virtio::{DeviceId, Features};
 
+use self::port::{NetPort, SplitPort};
+pub use self::regions::attach;
 use super::addresses::Sources;
 use super::config::NetConfig;
-use super::driver::NetDriver;
-use super::host::GuestPort;
 use super::mac_address::MacAddress;
 use super::pcap::{Recorder, Replay};
-use super::port::Port;
-use super::queues::{DeviceRegions, FEATURES, QueueMemory, QueueRegions};
+use super::queues::{FEATURES, QueueMemory};
 use super::switch::{PortCounters, PortId, Switch, SwitchLimits};
 use super::tap::Tap;
-use crate::clock::monotonic_ns;
 use crate::device::{
-    ActivateError, CONFIG_WORDS, COUNTERS, Device, NoRegion, Outbox, Progress, RegionRequest,
-    Regions, SessionId,
+    ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
+    SessionId,
 };
 use crate::ring_state::RingState;
 
@@ -79,8 +81,6 @@ struct Uplink {
     port: PortId,
     /// Of a TAP interface, to be waited for.
     descriptor: Option<OwnedFd>,
-    /// When the next frame of a recording is due, in nanoseconds of `CLOCK_MONOTONIC`.
-    due_ns: Option<u64>,
     is_busy: bool,
 }
 
@@ -116,35 +116,6 @@ pub struct NetDevice {
     departed: PortCounters,
     faulted: VecDeque<(SessionId, String)>,
     started: Instant,
-}
-
-/// A port of any kind, as the switch keeps it.
-trait NetPort: Port + Send {
-    /// How far a guest's queues have come.
-    fn ring_states(&self, _size: u16) -> Option<[RingState; 2]> {
-        None
-    }
-
-    /// When it has its next frame, if it knows.
-    fn next_due(&self) -> Option<Instant> {
-        None
-    }
-}
-
-type SplitPort = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
-
-impl NetPort for SplitPort {
-    fn ring_states(&self, size: u16) -> Option<[RingState; 2]> {
-        Some(self.positions().map(|positions| RingState { size, positions }))
-    }
-}
-
-impl NetPort for Tap {}
-
-impl NetPort for Replay {
-    fn next_due(&self) -> Option<Instant> {
-        Replay::next_due(self)
-    }
 }
 
 impl NetDevice {
@@ -203,7 +174,6 @@ impl NetDevice {
         self.uplinks.push(Uplink {
             port,
             descriptor,
-            due_ns: None,
             is_busy: false,
         });
         Ok(())
@@ -239,14 +209,12 @@ impl NetDevice {
             self.busy.push_back(who);
         }
         *is_busy = polled.more;
-        if let Busy::Uplink(index) = who {
-            let due = self.switch.port_mut(port).and_then(|port| port.next_due());
-            self.uplinks[index].due_ns = due.map(|due| {
-                let wait = due.saturating_duration_since(Instant::now());
-                monotonic_ns().saturating_add(wait.as_nanos() as u64)
-            });
-        }
         self.flush(outbox);
+    }
+
+    /// When an uplink has its next frame, in nanoseconds of `CLOCK_MONOTONIC`, if it knows.
+    fn due(&self, uplink: &Uplink) -> Option<u64> {
+        self.switch.port(uplink.port)?.next_due()
     }
 
     /// Has every uplink looked at: the frames of a recording come by themselves.
@@ -259,6 +227,7 @@ impl NetDevice {
         }
     }
 
+    /// Publishes what was moved and how far the guests' queues have come, and hands on whom to signal.
     fn flush(&mut self, outbox: &mut Outbox) {
         let Self {
             switch,
@@ -266,38 +235,37 @@ impl NetDevice {
             stations,
             ..
         } = self;
-        let mut moved = [None; 16];
-        let mut count = 0;
-        switch.flush(|port, notifications| {
-            let Some(session) = sessions.get(&port) else {
+        switch.flush(|id, port, notifications| {
+            let Some(session) = sessions.get(&id) else {
                 return;
             };
             outbox.send(*session, role::RECEIVEQ1_DEVICE, notifications.receiveq);
             outbox.send(*session, role::TRANSMITQ1_DEVICE, notifications.transmitq);
-            if let Some(slot) = moved.get_mut(count) {
-                *slot = Some((*session, port));
-                count += 1;
-            }
-        });
-        for (session, port) in moved.into_iter().flatten() {
-            let states = switch
-                .port_mut(port)
-                .and_then(|port| port.ring_states(QUEUE_SIZE));
-            let active = stations
-                .get_mut(&session)
-                .and_then(|station| station.active.as_mut());
-            if let (Some(states), Some(active)) = (states, active) {
+            let station = stations.get_mut(session);
+            let active = station.and_then(|station| station.active.as_mut());
+            if let (Some(active), Some(states)) = (active, port.ring_states(QUEUE_SIZE)) {
                 for (slot, state) in (0..).zip(&states) {
                     // For observers, who poll: there is nobody to tell, and nothing to do if it fails.
                     let _ = active.positions.publish(slot, state);
                 }
             }
-        }
+        });
         while let Some((port, error)) = switch.next_fault() {
             match self.sessions.get(&port) {
                 Some(session) => self.faulted.push_back((*session, error.to_string())),
-                None => tracing::error!(%port, %error, "an uplink stopped"),
+                None => {
+                    let port = port.index();
+                    tracing::error!(port, %error, "nothing crosses this port of the switch any more");
+                }
             }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        if self.busy.is_empty() {
+            Progress::Idle
+        } else {
+            Progress::More
         }
     }
 
@@ -311,6 +279,8 @@ impl NetDevice {
         }
         self.sessions.remove(&active.port);
         self.switch.detach(active.port);
+        self.busy
+            .retain(|who| !matches!(who, Busy::Guest(busy) if *busy == session));
         self.faulted.retain(|(faulted, _)| *faulted != session);
     }
 }
@@ -329,28 +299,6 @@ fn sum(left: PortCounters, right: PortCounters) -> PortCounters {
     PortCounters::from_words(&words)
 }
 
-fn device_regions(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegion> {
-    let queue = |driver, device, buffers| -> Result<_, NoRegion> {
-        Ok(QueueRegions {
-            driver: regions.get(driver)?.clone(),
-            device: regions.get(device)?.clone(),
-            buffers: regions.get(buffers)?.clone(),
-        })
-    };
-    Ok(DeviceRegions {
-        receiveq: queue(
-            role::RECEIVEQ1_DRIVER,
-            role::RECEIVEQ1_DEVICE,
-            role::RECEIVEQ1_BUFFERS,
-        )?,
-        transmitq: queue(
-            role::TRANSMITQ1_DRIVER,
-            role::TRANSMITQ1_DEVICE,
-            role::TRANSMITQ1_BUFFERS,
-        )?,
-    })
-}
-
 impl Device for NetDevice {
     fn id(&self) -> DeviceId {
         DeviceId::NET
@@ -361,8 +309,12 @@ impl Device for NetDevice {
     }
 
     fn config(&mut self, session: SessionId) -> [u64; CONFIG_WORDS] {
-        let mac = self.free_address();
-        self.stations.insert(session, Station { mac, active: None });
+        let mac = match self.stations.get(&session) {
+            Some(station) => station.mac,
+            None => self.free_address(),
+        };
+        let station = Station { mac, active: None };
+        self.stations.entry(session).or_insert(station);
         let config = NetConfig {
             mtu: self.memory.mtu(),
             ..NetConfig::new(mac)
@@ -373,46 +325,7 @@ impl Device for NetDevice {
     }
 
     fn regions(&self) -> Vec<RegionRequest> {
-        let ring = self.memory.ring();
-        let area = |role, section, bytes| RegionRequest {
-            role,
-            kind: RegionKind::Ring {
-                format: RingFormat::Split,
-                size: ring.size(),
-            },
-            section,
-            bytes,
-            signal: Some(PRIORITY),
-        };
-        let buffers = |role| RegionRequest {
-            role,
-            kind: RegionKind::Raw {
-                params: [self.memory.buffer_bytes().into(), ring.size().into()],
-            },
-            section: Section::Common,
-            bytes: self.memory.buffers_bytes(),
-            signal: None,
-        };
-        let slot_bytes = 8 * RingState::WORDS as u32;
-        let positions = layout_of::<RingState>(2).map_or(0, |layout| layout.bytes());
-        vec![
-            area(role::RECEIVEQ1_DRIVER, Section::Guest, ring.driver_bytes()),
-            area(role::RECEIVEQ1_DEVICE, Section::Host, ring.device_bytes()),
-            buffers(role::RECEIVEQ1_BUFFERS),
-            area(role::TRANSMITQ1_DRIVER, Section::Guest, ring.driver_bytes()),
-            area(role::TRANSMITQ1_DEVICE, Section::Host, ring.device_bytes()),
-            buffers(role::TRANSMITQ1_BUFFERS),
-            RegionRequest {
-                role: role::POSITIONS,
-                kind: RegionKind::Table {
-                    slots: 2,
-                    slot_bytes,
-                },
-                section: Section::Host,
-                bytes: positions,
-                signal: None,
-            },
-        ]
+        regions::requests(self.memory)
     }
 
     fn start(&mut self, _: &Regions) -> Result<(), ActivateError> {
@@ -426,14 +339,12 @@ impl Device for NetDevice {
         features: Features,
     ) -> Result<(), ActivateError> {
         self.detach(session);
-        let port = SplitPort::over_split_rings(&device_regions(regions)?, self.memory, features)?;
+        let queues = regions::queues(regions)?;
+        let port = SplitPort::over_split_rings(&queues, self.memory, features)?;
         let positions = regions.get(role::POSITIONS)?.clone();
         let positions = TypedWriter::create(positions, 2, Epoch::FIRST, vec![0; 2])?;
         let Some(station) = self.stations.get_mut(&session) else {
-            return Err(NoRegion::Missing {
-                role: role::RECEIVEQ1_DRIVER,
-            }
-            .into());
+            return Err(format!("session {} has no port on this switch", session.0).into());
         };
         let port = self
             .switch
@@ -482,16 +393,18 @@ impl Device for NetDevice {
         self.progress()
     }
 
-    fn tick(&mut self, now_ns: u64, outbox: &mut Outbox) {
+    fn next_tick(&self) -> Option<u64> {
+        let ports = self.uplinks.iter();
+        ports.filter_map(|uplink| self.due(uplink)).min()
+    }
+
+    fn tick(&mut self, now: u64, outbox: &mut Outbox) -> Progress {
         for index in 0..self.uplinks.len() {
-            if self.uplinks[index].due_ns.is_some_and(|due| due <= now_ns) {
+            if self.due(&self.uplinks[index]).is_some_and(|due| due <= now) {
                 self.poll(Busy::Uplink(index), outbox);
             }
         }
-    }
-
-    fn next_tick(&self) -> Option<u64> {
-        self.uplinks.iter().filter_map(|uplink| uplink.due_ns).min()
+        self.progress()
     }
 
     fn descriptors(&self) -> Vec<(BorrowedFd<'_>, Priority)> {
@@ -515,7 +428,10 @@ impl Device for NetDevice {
     }
 
     fn counters(&self, values: &mut [u64; COUNTERS]) {
-        let ports = self.switch.ports().filter_map(|port| self.switch.counters(port));
+        let ports = self
+            .switch
+            .ports()
+            .filter_map(|port| self.switch.counters(port));
         let total = ports.fold(self.departed, sum);
         values[..COUNTER_NAMES.len()].copy_from_slice(&[
             self.switch.ports().count() as u64,
@@ -527,30 +443,4 @@ impl Device for NetDevice {
             total.dropped_spoofed,
         ]);
     }
-}
-
-impl NetDevice {
-    fn progress(&self) -> Progress {
-        if self.busy.is_empty() {
-            Progress::Idle
-        } else {
-            Progress::More
-        }
-    }
-}
-
-/// The guest's driver over a session's regions, and the geometry that they have.
-///
-/// # Errors
-///
-/// If the regions are not what a net device has.
-pub fn attach(
-    regions: &Regions,
-    config: &NetConfig,
-    features: Features,
-) -> Result<(NetDriver<DriverRing<Mapped>, Mapped>, QueueMemory), ActivateError> {
-    let size = regions.ring_size(role::RECEIVEQ1_DRIVER)?;
-    let memory = QueueMemory::new(size, config.mtu)?;
-    let driver = NetDriver::over_split_rings(&device_regions(regions)?, memory, features)?;
-    Ok((driver, memory))
 }

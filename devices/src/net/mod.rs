@@ -41,7 +41,7 @@
 //! assert!(guests[0].0.flush().transmitq.is_needed());
 //!
 //! assert_eq!(switch.poll(guests[0].1, 16, Duration::ZERO).frames, 1);
-//! switch.flush(|port, notifications| println!("signal {port}: {notifications:?}"));
+//! switch.flush(|port, _, notifications| println!("signal {port}: {notifications:?}"));
 //!
 //! let mut buffer = [0; 2048];
 //! let received = guests[1].0.receive(&mut buffer)?;

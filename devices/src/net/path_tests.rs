@@ -134,7 +134,7 @@ impl Bus {
         for port in &self.ports {
             let _ = self.switch.poll(*port, 256, now);
         }
-        self.switch.flush(|_, _| {});
+        self.switch.flush(|_, _, _| {});
         if let Some((port, error)) = self.switch.next_fault() {
             panic!("{port}: {error}");
         }
@@ -233,7 +233,7 @@ fn a_recording_of_the_bus_can_be_played_back() {
         .unwrap();
     let (mut frame, mut intact) = (vec![0; 2000], 0);
     while switch.poll(replay, 16, Duration::ZERO).frames > 0 {
-        switch.flush(|_, _| {});
+        switch.flush(|_, _, _| {});
         while let Received::Frame { bytes, checksum } = guest.receive(&mut frame).unwrap() {
             assert_eq!(checksum, Checksum::InFrame);
             assert!(super::checksum::is_intact(&frame[..bytes]));

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
 use super::port::{Checksum, ETHERNET_HEADER_BYTES, Port, PortError, Received, Sent};
+use crate::clock::monotonic_ns;
 
 /// The longest frame that a recording holds: more than any port takes.
 const SNAP_BYTES: u32 = 1 << 18;
@@ -174,8 +175,8 @@ pub enum Pace {
 /// A frame that was read and is not due yet.
 struct Upcoming {
     bytes: usize,
-    /// Time since the recording's first frame.
-    offset: Duration,
+    /// When it is due, in nanoseconds of `CLOCK_MONOTONIC`.
+    due_ns: u64,
 }
 
 /// A recording as a port: its frames come in by it, and what is sent to it is gone.
@@ -185,8 +186,8 @@ pub struct Replay {
     pace: Pace,
     frame: Box<[u8]>,
     upcoming: Option<Upcoming>,
-    /// The first frame's time stamp, and when it was played back.
-    started: Option<(Duration, Instant)>,
+    /// The first frame's time stamp, and when it was played back, in nanoseconds of `CLOCK_MONOTONIC`.
+    started: Option<(Duration, u64)>,
     records: u64,
     ended: bool,
 }
@@ -247,11 +248,10 @@ impl Replay {
         self.ended
     }
 
-    /// When the next frame is due, if one is known that is not due yet.
-    pub fn next_due(&self) -> Option<Instant> {
-        let upcoming = self.upcoming.as_ref()?;
-        let (_, start) = self.started?;
-        start.checked_add(upcoming.offset)
+    /// When the next frame is due, in nanoseconds of `CLOCK_MONOTONIC`: known once [`Port::receive`] has found that it is
+    /// not due yet.
+    pub fn next_due(&self) -> Option<u64> {
+        self.upcoming.as_ref().map(|upcoming| upcoming.due_ns)
     }
 
     /// Reads the next record, if none is waiting.
@@ -289,11 +289,12 @@ impl Replay {
             TsResolution::NanoSecond => Duration::from_nanos(u64::from(packet.ts_frac)),
         };
         let time = Duration::from_secs(u64::from(packet.ts_sec)) + fraction;
-        let (first, _) = *self.started.get_or_insert_with(|| (time, Instant::now()));
+        let (first, start_ns) = *self.started.get_or_insert_with(|| (time, monotonic_ns()));
+        // Recordings are not always in order. Their seconds have 32 bits: the nanoseconds fit.
+        let offset_ns = time.saturating_sub(first).as_nanos() as u64;
         self.upcoming = Some(Upcoming {
             bytes: packet.data.len(),
-            // Recordings are not always in order.
-            offset: time.saturating_sub(first),
+            due_ns: start_ns.saturating_add(offset_ns),
         });
         Ok(())
     }
@@ -305,8 +306,8 @@ impl Port for Replay {
             self.ended = true;
             return Err(error.into());
         }
-        if self.pace == Pace::AsRecorded && self.next_due().is_some_and(|due| due > Instant::now())
-        {
+        let is_early = |due_ns| due_ns > monotonic_ns();
+        if self.pace == Pace::AsRecorded && self.next_due().is_some_and(is_early) {
             return Ok(Received::Empty);
         }
         let Some(Upcoming { bytes, .. }) = self.upcoming.take() else {

@@ -223,7 +223,12 @@ impl<P: Port> Switch<P> {
         self.ports.try_remove(id.0).map(|attached| attached.port)
     }
 
-    /// A port, to look at or to reset.
+    /// A port, to look at.
+    pub fn port(&self, id: PortId) -> Option<&P> {
+        self.ports.get(id.0).map(|attached| &attached.port)
+    }
+
+    /// A port, to reset it.
     pub fn port_mut(&mut self, id: PortId) -> Option<&mut P> {
         self.ports.get_mut(id.0).map(|attached| &mut attached.port)
     }
@@ -271,17 +276,15 @@ impl<P: Port> Switch<P> {
         polled
     }
 
-    /// Publishes what was moved, and calls `signal` for each port some side of which must be told.
-    pub fn flush(&mut self, mut signal: impl FnMut(PortId, Notifications)) {
+    /// Publishes what was moved, and calls `flushed` for each port that frames went through, with whom to tell.
+    pub fn flush(&mut self, mut flushed: impl FnMut(PortId, &mut P, Notifications)) {
         for id in self.touched.drain(..) {
             let Some(attached) = self.ports.get_mut(id) else {
                 continue;
             };
             attached.touched = false;
             let notifications = attached.port.flush();
-            if notifications.any() {
-                signal(PortId(id), notifications);
-            }
+            flushed(PortId(id), &mut attached.port, notifications);
         }
     }
 

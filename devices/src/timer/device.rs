@@ -153,11 +153,12 @@ impl Device for TimerDevice {
         self.timers.next_deadline_ns()
     }
 
-    fn tick(&mut self, now: u64, outbox: &mut Outbox) {
+    fn tick(&mut self, now: u64, outbox: &mut Outbox) -> Progress {
         // What the budget leaves is still due, and comes at the next tick: at once.
         let _ = self.timers.expire(now, BUDGET, |fired| {
             outbox.send(fired.guest, role::EXPIRATIONS, fired.notify);
         });
+        Progress::Idle
     }
 
     fn counters(&self, values: &mut [u64; COUNTERS]) {
@@ -266,7 +267,7 @@ mod tests {
             };
             let mut ready = [PollFd::new(&alarm, PollFlags::IN)];
             if poll(&mut ready, Some(&millisecond)).unwrap() == 1 && alarm.acknowledge().unwrap() {
-                device.tick(monotonic_ns(), &mut outbox);
+                assert_eq!(device.tick(monotonic_ns(), &mut outbox), Progress::Idle);
             }
             if progress == Progress::More {
                 progress = device.resume(&mut outbox);

@@ -1,0 +1,96 @@
+//! The device's regions in a session: what is asked for, and what is made of what came.
+
+use shmbus_ring::split::DriverRing;
+use shmbus_shm::{Mapped, RegionKind, RingFormat, Section};
+use shmbus_table::{Value, layout_of};
+use shmbus_virtio::Features;
+
+use super::{PRIORITY, role};
+use crate::device::{ActivateError, NoRegion, RegionRequest, Regions};
+use crate::net::config::NetConfig;
+use crate::net::driver::NetDriver;
+use crate::net::queues::{DeviceRegions, QueueMemory, QueueRegions};
+use crate::ring_state::RingState;
+
+/// What a device with queues of this geometry asks for.
+pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
+    let ring = memory.ring();
+    let area = |role, section, bytes| RegionRequest {
+        role,
+        kind: RegionKind::Ring {
+            format: RingFormat::Split,
+            size: ring.size(),
+        },
+        section,
+        bytes,
+        signal: Some(PRIORITY),
+    };
+    let buffers = |role| RegionRequest {
+        role,
+        kind: RegionKind::Raw {
+            params: [memory.buffer_bytes().into(), ring.size().into()],
+        },
+        section: Section::Common,
+        bytes: memory.buffers_bytes(),
+        signal: None,
+    };
+    let slot_bytes = 8 * RingState::WORDS as u32;
+    let positions = layout_of::<RingState>(2).map_or(0, |layout| layout.bytes());
+    vec![
+        area(role::RECEIVEQ1_DRIVER, Section::Guest, ring.driver_bytes()),
+        area(role::RECEIVEQ1_DEVICE, Section::Host, ring.device_bytes()),
+        buffers(role::RECEIVEQ1_BUFFERS),
+        area(role::TRANSMITQ1_DRIVER, Section::Guest, ring.driver_bytes()),
+        area(role::TRANSMITQ1_DEVICE, Section::Host, ring.device_bytes()),
+        buffers(role::TRANSMITQ1_BUFFERS),
+        RegionRequest {
+            role: role::POSITIONS,
+            kind: RegionKind::Table {
+                slots: 2,
+                slot_bytes,
+            },
+            section: Section::Host,
+            bytes: positions,
+            signal: None,
+        },
+    ]
+}
+
+/// The queues' regions among those of a session.
+pub(super) fn queues(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegion> {
+    let queue = |driver, device, buffers| -> Result<_, NoRegion> {
+        Ok(QueueRegions {
+            driver: regions.get(driver)?.clone(),
+            device: regions.get(device)?.clone(),
+            buffers: regions.get(buffers)?.clone(),
+        })
+    };
+    Ok(DeviceRegions {
+        receiveq: queue(
+            role::RECEIVEQ1_DRIVER,
+            role::RECEIVEQ1_DEVICE,
+            role::RECEIVEQ1_BUFFERS,
+        )?,
+        transmitq: queue(
+            role::TRANSMITQ1_DRIVER,
+            role::TRANSMITQ1_DEVICE,
+            role::TRANSMITQ1_BUFFERS,
+        )?,
+    })
+}
+
+/// The guest's driver over a session's regions, and the geometry that they have.
+///
+/// # Errors
+///
+/// If the regions are not what a net device has.
+pub fn attach(
+    regions: &Regions,
+    config: &NetConfig,
+    features: Features,
+) -> Result<(NetDriver<DriverRing<Mapped>, Mapped>, QueueMemory), ActivateError> {
+    let size = regions.ring_size(role::RECEIVEQ1_DRIVER)?;
+    let memory = QueueMemory::new(size, config.mtu)?;
+    let driver = NetDriver::over_split_rings(&queues(regions)?, memory, features)?;
+    Ok((driver, memory))
+}
