@@ -357,6 +357,22 @@ fn wrong_used_indices_are_refused() {
     ));
 }
 
+/// One chain is published and another only placed: the device may return one, but not that one.
+#[test]
+fn a_chain_that_is_not_published_cannot_come_back() {
+    let memory = Memory::new(SIZE);
+    let mut driver = memory.driver(Features::empty());
+    driver.add(&[Buffer::new(0, 8)], &[], "published").unwrap();
+    let _ = driver.publish();
+    driver.add(&[Buffer::new(0, 8)], &[], "placed").unwrap();
+    memory.write_used(0, 1, 0);
+    assert_eq!(driver.poll(), Ok(1));
+    assert_eq!(
+        driver.take(),
+        Err(DriverFault::NotLent { position: 0, id: 1 })
+    );
+}
+
 #[test]
 fn a_device_that_miscounts_is_told() {
     let memory = Memory::new(SIZE);

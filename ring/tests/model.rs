@@ -1,16 +1,20 @@
-//! Driver against device, and both against a model: random batches, chains, indirect tables, suppression and
-//! completion in any order, from any start position, so that indices wrap.
+//! Driver against device, and both against a model, in every format: random batches, chains, indirect tables,
+//! suppression and completion in any order, from any start position, so that indices wrap.
 
 mod support;
 
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use shmbus_ring::split::{DeviceRing, DriverRing};
-use shmbus_ring::{AddError, Buffer, ChainHead, DeviceQueue, DriverQueue, Recheck, Rejected};
+use shmbus_ring::{
+    AddError, Buffer, ChainHead, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue,
+    DriverSlot, Recheck, Rejected,
+};
+use shmbus_ring::{packed, split};
 use shmbus_shm::{Bytes, Mapped, Notify, OffsetSpace};
 use shmbus_virtio::Features;
-use support::heap_ring::{Device, Driver, Memory, bytes, space};
+use support::heap_ring::{Memory, bytes, space};
+use support::packed_ring;
 
 /// Each chain has its own piece of memory: an indirect table, then buffers.
 const PIECE: u64 = 1024;
@@ -53,6 +57,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
 }
 
+fn features() -> impl Strategy<Value = Features> {
+    (any::<bool>(), any::<bool>()).prop_map(|(indirect, event_idx)| {
+        let mut features = Features::empty();
+        features.set(Features::INDIRECT_DESC, indirect);
+        features.set(Features::EVENT_IDX, event_idx);
+        features
+    })
+}
+
 /// What the driver lent; it is the cookie as well, and as it is no copy it cannot come back twice.
 #[derive(Debug, PartialEq, Eq)]
 struct Lent {
@@ -66,66 +79,152 @@ struct Lent {
 #[derive(Debug)]
 struct Taken {
     number: u8,
+    entries: u64,
     head: ChainHead,
     writable: Vec<Buffer>,
 }
 
-/// One direction of the ring: what was placed and published in it, and what its reader asked for.
-#[derive(Debug, Default)]
-struct Direction<E> {
-    placed: Vec<E>,
-    published: VecDeque<E>,
-    /// How many of `published` the reader knows of.
-    polled: usize,
-    /// Counted without wrapping, from the start on.
-    index: u64,
-    taken: u64,
-    /// The entry that the reader wants to be told of (`VIRTIO_F_EVENT_IDX`).
-    event: u64,
-    enabled: bool,
+/// How the formats differ, to those who use them.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// Entries are told apart modulo this: events come round.
+    lap: u64,
+    /// A poll knows how many chains there are, and not only whether there is one; a batch ends there.
+    counts: bool,
+    /// With `EVENT_IDX` too, notifications can be switched off.
+    disables: bool,
+    /// Available positions are those of descriptors, so that a chain may take up several.
+    by_descriptor: bool,
+    /// Before any wish everything is told, with `EVENT_IDX` too.
+    starts_enabled: bool,
 }
 
-impl<E> Direction<E> {
-    fn new() -> Self {
+impl Rules {
+    const SPLIT: Self = Self {
+        lap: 65536,
+        counts: true,
+        disables: false,
+        by_descriptor: false,
+        starts_enabled: false,
+    };
+
+    fn packed(size: u16) -> Self {
         Self {
-            placed: Vec::new(),
-            published: VecDeque::new(),
-            polled: 0,
-            index: 0,
-            taken: 0,
-            event: 0,
-            enabled: true,
+            lap: 2 * u64::from(size),
+            counts: false,
+            disables: true,
+            by_descriptor: true,
+            starts_enabled: true,
         }
     }
 
-    fn publish(&mut self, event_idx: bool) -> Notify {
-        let old = self.index;
-        self.index += self.placed.len() as u64;
-        self.published.extend(self.placed.drain(..));
-        let wanted = if event_idx {
-            (old..self.index).contains(&self.event)
+    /// How many positions a chain of so many descriptors takes up.
+    fn entries(self, descriptors: u16) -> u64 {
+        if self.by_descriptor {
+            u64::from(descriptors)
         } else {
-            self.enabled && old != self.index
+            1
+        }
+    }
+}
+
+/// What a reader asked to be told of.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Everything,
+    Nothing,
+    /// The entry (`VIRTIO_F_EVENT_IDX`).
+    Entry(u64),
+}
+
+/// One direction of the ring: what was placed and published in it, and what its reader asked for. Positions are
+/// counted in entries, without wrapping, from the start on.
+#[derive(Debug)]
+struct Direction<E> {
+    rules: Rules,
+    event_idx: bool,
+    /// Each with the entries that it takes up.
+    placed: Vec<(E, u64)>,
+    published: VecDeque<(E, u64)>,
+    /// How many of `published` the reader may take.
+    batch: usize,
+    index: u64,
+    taken: u64,
+    wish: Wish,
+}
+
+impl<E> Direction<E> {
+    fn new(rules: Rules, event_idx: bool) -> Self {
+        Self {
+            rules,
+            event_idx,
+            placed: Vec::new(),
+            published: VecDeque::new(),
+            batch: 0,
+            index: 0,
+            taken: 0,
+            wish: if event_idx && !rules.starts_enabled {
+                Wish::Entry(0)
+            } else {
+                Wish::Everything
+            },
+        }
+    }
+
+    fn publish(&mut self) -> Notify {
+        let old = self.index;
+        self.index += self.placed.iter().map(|(_, entries)| entries).sum::<u64>();
+        self.published.extend(self.placed.drain(..));
+        let lap = self.rules.lap;
+        let wanted = match self.wish {
+            Wish::Everything => old != self.index,
+            Wish::Nothing => false,
+            Wish::Entry(event) => (old..self.index).any(|entry| entry % lap == event % lap),
         };
         if wanted { Notify::Yes } else { Notify::No }
     }
 
-    fn poll(&mut self) -> usize {
-        self.polled = self.published.len();
-        self.polled
+    /// `most` is how many chains a batch may have where the poll does not know their number.
+    fn poll(&mut self, most: usize) -> u16 {
+        self.batch = if self.rules.counts {
+            self.published.len()
+        } else {
+            most
+        };
+        let known = self.published.len();
+        (if self.rules.counts {
+            known
+        } else {
+            known.min(1)
+        }) as u16
     }
 
     fn take(&mut self) -> Option<E> {
-        self.polled = self.polled.checked_sub(1)?;
-        self.taken += 1;
-        self.published.pop_front()
+        if self.batch == 0 {
+            return None;
+        }
+        let (element, entries) = self.published.pop_front()?;
+        self.batch -= 1;
+        self.taken += entries;
+        Some(element)
     }
 
-    fn enable(&mut self, event_idx: bool, count: u64) -> Recheck {
-        let count = if event_idx { count } else { 1 };
-        self.enabled = true;
-        self.event = self.taken + count - 1;
-        if (self.published.len() as u64) < count {
+    fn disable(&mut self) {
+        if self.rules.disables || !self.event_idx {
+            self.wish = Wish::Nothing;
+        }
+    }
+
+    fn enable(&mut self, count: u64) -> Recheck {
+        let count = if self.event_idx { count } else { 1 };
+        self.wish = if self.event_idx {
+            Wish::Entry(self.taken + count - 1)
+        } else {
+            Wish::Everything
+        };
+        // Who does not know their number takes what is there first.
+        let enough = if self.rules.counts { count } else { 1 };
+        if (self.published.len() as u64) < enough {
             Recheck::Empty
         } else {
             Recheck::Ready
@@ -133,17 +232,17 @@ impl<E> Direction<E> {
     }
 }
 
-struct Run {
+struct Run<D, V> {
     space: OffsetSpace<Mapped>,
     pieces: Vec<u64>,
-    driver: Driver<Lent>,
-    device: Device,
+    driver: DriverQueue<D, Lent, Vec<DriverSlot<Lent>>>,
+    device: DeviceQueue<V, Vec<DeviceSlot>>,
     indirect: bool,
-    event_idx: bool,
+    rules: Rules,
     size: u16,
     free: u16,
     number: u8,
-    available: Direction<(u8, Vec<Buffer>, Vec<Buffer>)>,
+    available: Direction<(u8, Vec<Buffer>, Vec<Buffer>, u64)>,
     in_flight: Vec<Taken>,
     used: Direction<(u8, u32)>,
 }
@@ -157,29 +256,50 @@ fn total(buffers: &[Buffer]) -> usize {
     buffers.iter().map(|buffer| buffer.len as usize).sum()
 }
 
-impl Run {
-    fn new(size: u16, position: u16, features: Features, halves: bool) -> Self {
-        let memory = if halves {
-            Memory::with_halves(size)
-        } else {
-            Memory::new(size)
-        };
-        let driver = DriverRing::new(memory.areas(), features).unwrap();
-        let device = DeviceRing::new(memory.areas(), features).unwrap();
+fn run_split(size: u16, position: u16, features: Features, halves: bool, steps: &[Step]) {
+    let memory = if halves {
+        Memory::with_halves(size)
+    } else {
+        Memory::new(size)
+    };
+    let driver = split::DriverRing::new(memory.areas(), features).unwrap();
+    let device = split::DeviceRing::new(memory.areas(), features).unwrap();
+    Run::new(driver, device, Rules::SPLIT, position, features).run(steps);
+}
+
+fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
+    let memory = packed_ring::Memory::new(size);
+    let driver = packed::DriverRing::new(memory.areas(), features).unwrap();
+    let device = packed::DeviceRing::new(memory.areas(), features).unwrap();
+    Run::new(driver, device, Rules::packed(size), position, features).run(steps);
+}
+
+impl<D: DriverFormat, V: DeviceFormat> Run<D, V> {
+    fn new(driver: D, device: V, rules: Rules, position: u16, features: Features) -> Self {
+        let event_idx = features.contains(Features::EVENT_IDX);
+        let driver = DriverQueue::with_heap_at(driver, position).unwrap();
+        let size = driver.size();
         Self {
             space: space(usize::from(size) * PIECE as usize),
             pieces: (0..u64::from(size)).map(|piece| piece * PIECE).collect(),
-            driver: DriverQueue::with_heap_at(driver, position).unwrap(),
+            driver,
             device: DeviceQueue::with_heap_at(device, position).unwrap(),
             indirect: features.contains(Features::INDIRECT_DESC),
-            event_idx: features.contains(Features::EVENT_IDX),
+            rules,
             size,
             free: size,
             number: 0,
-            available: Direction::new(),
+            available: Direction::new(rules, event_idx),
             in_flight: Vec::new(),
-            used: Direction::new(),
+            used: Direction::new(rules, event_idx),
         }
+    }
+
+    fn run(mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+        }
+        self.drain();
     }
 
     fn add(&mut self, readable: &[u8], writable: &[u8], indirect: bool) {
@@ -246,7 +366,10 @@ impl Run {
             (Ok(()), None) => {
                 self.pieces.pop();
                 self.free -= descriptors;
-                self.available.placed.push((number, readable, writable));
+                let entries = self.rules.entries(descriptors);
+                self.available
+                    .placed
+                    .push(((number, readable, writable, entries), entries));
             }
             (Err(Rejected { reason, cookie }), Some(expected)) => {
                 assert_eq!(reason, expected);
@@ -260,7 +383,7 @@ impl Run {
     fn device_take(&mut self) {
         let mut segments = [Buffer::default(); 16];
         let chain = self.device.take(&self.space, &mut segments).unwrap();
-        let Some((number, readable, writable)) = self.available.take() else {
+        let Some((number, readable, writable, entries)) = self.available.take() else {
             assert_eq!(chain, None);
             return;
         };
@@ -279,6 +402,7 @@ impl Run {
         assert_eq!(tail[..tail_len], copy[skip..count]);
         self.in_flight.push(Taken {
             number,
+            entries,
             head: chain.into_head(),
             writable,
         });
@@ -290,6 +414,7 @@ impl Run {
         }
         let Taken {
             number,
+            entries,
             head,
             writable,
         } = self
@@ -306,7 +431,7 @@ impl Run {
             }
         }
         self.device.complete(head, written as u32).unwrap();
-        self.used.placed.push((number, written as u32));
+        self.used.placed.push(((number, written as u32), entries));
     }
 
     fn driver_take(&mut self) {
@@ -341,43 +466,40 @@ impl Run {
                 writable,
                 indirect,
             } => self.add(readable, writable, *indirect),
-            Step::PublishAvailable => assert_eq!(
-                self.driver.publish(),
-                self.available.publish(self.event_idx)
-            ),
-            Step::DevicePoll => assert_eq!(
-                usize::from(self.device.poll().unwrap()),
-                self.available.poll()
-            ),
+            Step::PublishAvailable => {
+                assert_eq!(self.driver.publish(), self.available.publish());
+            }
+            Step::DevicePoll => {
+                let most = usize::from(self.size);
+                assert_eq!(self.device.poll().unwrap(), self.available.poll(most));
+            }
             Step::DeviceTake => self.device_take(),
             Step::Complete(which, len) => self.complete(*which, *len),
-            Step::PublishUsed => {
-                assert_eq!(self.device.publish(), self.used.publish(self.event_idx));
-            }
+            Step::PublishUsed => assert_eq!(self.device.publish(), self.used.publish()),
             Step::DriverPoll => {
-                assert_eq!(usize::from(self.driver.poll().unwrap()), self.used.poll());
+                let most = usize::from(self.driver.positions().in_flight);
+                assert_eq!(self.driver.poll().unwrap(), self.used.poll(most));
             }
             Step::DriverTake => self.driver_take(),
             Step::DriverNotifications(None) => {
                 self.driver.disable_notifications();
-                self.used.enabled = false;
+                self.used.disable();
             }
             Step::DriverNotifications(Some(count)) => {
                 let in_flight = self.driver.positions().in_flight;
                 let count_asked = u64::from((*count).min(in_flight).max(1));
                 assert_eq!(
                     self.driver.enable_notifications_after(*count),
-                    self.used.enable(self.event_idx, count_asked)
+                    self.used.enable(count_asked)
                 );
             }
             Step::DeviceNotifications(false) => {
                 self.device.disable_notifications();
-                self.available.enabled = false;
+                self.available.disable();
             }
-            Step::DeviceNotifications(true) => assert_eq!(
-                self.device.enable_notifications(),
-                self.available.enable(self.event_idx, 1)
-            ),
+            Step::DeviceNotifications(true) => {
+                assert_eq!(self.device.enable_notifications(), self.available.enable(1));
+            }
         }
         assert_eq!(
             usize::from(self.device.positions().in_flight),
@@ -393,7 +515,7 @@ impl Run {
             self.step(&Step::DeviceTake);
         }
         while let Some(taken) = self.in_flight.pop() {
-            self.used.placed.push((taken.number, 0));
+            self.used.placed.push(((taken.number, 0), taken.entries));
             self.device.complete(taken.head, 0).unwrap();
         }
         self.step(&Step::PublishUsed);
@@ -415,21 +537,23 @@ proptest! {
     })]
 
     #[test]
-    fn both_sides_do_what_the_model_does(
+    fn both_sides_of_a_split_ring_do_what_the_model_does(
         shift in 0_u32..6,
         position in prop_oneof![any::<u16>(), 0xff80_u16..=0xffff],
-        indirect: bool,
-        event_idx: bool,
+        features in features(),
         halves: bool,
         steps in steps(),
     ) {
-        let mut features = Features::empty();
-        features.set(Features::INDIRECT_DESC, indirect);
-        features.set(Features::EVENT_IDX, event_idx);
-        let mut run = Run::new(1 << shift, position, features, halves);
-        for step in &steps {
-            run.step(step);
-        }
-        run.drain();
+        run_split(1 << shift, position, features, halves, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_packed_ring_do_what_the_model_does(
+        (size, offset) in (1_u16..33).prop_flat_map(|size| (Just(size), 0..size)),
+        wrap: bool,
+        features in features(),
+        steps in steps(),
+    ) {
+        run_packed(size, offset | u16::from(wrap) << 15, features, &steps);
     }
 }

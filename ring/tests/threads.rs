@@ -5,10 +5,14 @@ mod support;
 
 use std::thread::{self, Thread};
 
-use shmbus_ring::{AddError, Buffer, Recheck};
+use shmbus_ring::{
+    AddError, Buffer, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue, DriverSlot,
+    Recheck,
+};
 use shmbus_shm::{Bytes, Mapped, Notify, OffsetSpace};
 use shmbus_virtio::Features;
-use support::heap_ring::{Device, Driver, Memory, bytes, space};
+use support::heap_ring::{Memory, bytes, space};
+use support::packed_ring;
 
 const SIZE: u16 = 8;
 const PIECE: u64 = 512;
@@ -22,8 +26,15 @@ fn ring(notify: Notify, peer: &Thread) -> u64 {
     u64::from(notify.is_needed())
 }
 
+type Driver<D> = DriverQueue<D, (u32, u64), Vec<DriverSlot<(u32, u64)>>>;
+type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;
+
 /// Answers each request with its bytes, inverted; in batches, every other one completed back to front.
-fn serve(mut device: Device, space: OffsetSpace<Mapped>, driver: Thread) -> u64 {
+fn serve<V: DeviceFormat>(
+    mut device: Device<V>,
+    space: OffsetSpace<Mapped>,
+    driver: Thread,
+) -> u64 {
     let mut segments = [Buffer::default(); SIZE as usize];
     let mut batch = Vec::new();
     let (mut served, mut notified) = (0, 0);
@@ -59,7 +70,11 @@ fn request(number: u32) -> Vec<u8> {
         .collect()
 }
 
-fn drive(mut driver: Driver<(u32, u64)>, space: &OffsetSpace<Mapped>, device: &Thread) -> u64 {
+fn drive<D: DriverFormat>(
+    mut driver: Driver<D>,
+    space: &OffsetSpace<Mapped>,
+    device: &Thread,
+) -> u64 {
     let mut pieces: Vec<u64> = (0..u64::from(SIZE)).map(|piece| piece * PIECE).collect();
     let (mut sent, mut returned, mut notified) = (0, 0, 0);
     while returned < CHAINS {
@@ -110,10 +125,8 @@ fn drive(mut driver: Driver<(u32, u64)>, space: &OffsetSpace<Mapped>, device: &T
     notified
 }
 
-fn run(features: Features, memory: Memory) {
+fn run<D: DriverFormat, V: DeviceFormat + Send + 'static>(driver: Driver<D>, device: Device<V>) {
     let space = space(usize::from(SIZE) * PIECE as usize);
-    let driver = memory.driver(features);
-    let device = memory.device(features);
     let shared = space.clone();
     let this = thread::current();
     let server = thread::spawn(move || serve(device, shared, this));
@@ -122,15 +135,30 @@ fn run(features: Features, memory: Memory) {
     assert!(kicks > 0 && calls > 0, "somebody must have slept");
 }
 
+const BY_FLAGS: Features = Features::INDIRECT_DESC;
+const BY_EVENTS: Features = Features::INDIRECT_DESC.union(Features::EVENT_IDX);
+
 #[test]
-fn payload_crosses_two_threads_with_flags() {
-    run(Features::INDIRECT_DESC, Memory::new(SIZE));
+fn payload_crosses_two_threads_by_a_split_ring_with_flags() {
+    let memory = Memory::new(SIZE);
+    run(memory.driver(BY_FLAGS), memory.device(BY_FLAGS));
 }
 
 #[test]
-fn payload_crosses_two_threads_with_event_indices() {
-    run(
-        Features::INDIRECT_DESC | Features::EVENT_IDX,
-        Memory::with_halves(SIZE),
-    );
+fn payload_crosses_two_threads_by_a_split_ring_with_event_indices() {
+    let memory = Memory::with_halves(SIZE);
+    run(memory.driver(BY_EVENTS), memory.device(BY_EVENTS));
+}
+
+#[test]
+fn payload_crosses_two_threads_by_a_packed_ring_with_flags() {
+    let memory = packed_ring::Memory::new(SIZE);
+    run(memory.driver(BY_FLAGS), memory.device(BY_FLAGS));
+}
+
+/// Seven is no power of two and no multiple of a chain's length.
+#[test]
+fn payload_crosses_two_threads_by_a_packed_ring_with_event_positions() {
+    let memory = packed_ring::Memory::new(SIZE - 1);
+    run(memory.driver(BY_EVENTS), memory.device(BY_EVENTS));
 }

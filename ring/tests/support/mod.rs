@@ -1,4 +1,4 @@
-//! What several tests need: split rings over some memory, and both sides of them.
+//! What several tests need: rings over some memory, and both sides of them.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -7,3 +7,4 @@
 
 pub mod heap_ring;
 pub mod modelled;
+pub mod packed_ring;
