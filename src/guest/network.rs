@@ -64,7 +64,7 @@ pub enum NetworkError {
     /// The net device broke the rules.
     #[error("the net device: {0}")]
     Net(String),
-    /// The host came back with another address or MTU for this guest: connections cannot go on.
+    /// The host came back with another MTU: connections cannot go on.
     #[error(
         "the restarted host has another configuration for this guest: {found:?}, not {expected:?}"
     )]
@@ -155,14 +155,19 @@ impl Network {
         })
     }
 
-    /// Goes on in a new session, after the host restarted. Connections survive if the guest has its former place.
+    /// Goes on in a new session, after the host restarted. Connections survive: the guest keeps its IP address.
     ///
     /// # Errors
     ///
     /// [`NetworkError`].
     pub fn move_to(&mut self, mut guest: Guest) -> Result<(), NetworkError> {
         let attached = attach(&mut guest)?;
-        if attached.config != self.config {
+        // Who comes back first may get another's station address: only ours, the IP address, must stay.
+        let expected = NetConfig {
+            mac: attached.config.mac,
+            ..self.config
+        };
+        if attached.config != expected {
             return Err(NetworkError::Changed {
                 expected: self.config,
                 found: attached.config,
@@ -172,8 +177,8 @@ impl Network {
         self.table_reads = 0;
         self.net = attached.net;
         self.timer_device = attached.timer_device;
-        *self.stack.port_mut() = attached.port;
-        self.stack.clear_fault();
+        self.config = attached.config;
+        self.stack.move_to(attached.port, attached.config.mac)?;
         self.clock = attached.clock;
         self.timer = attached.timer;
         self.guest = guest;

@@ -206,6 +206,24 @@ impl<P: Port> Stack<P> {
         &mut self.phy.port
     }
 
+    /// Goes on through `port` in place of the present one, as the station `mac`. Connections stay: what was on its way
+    /// is lost, and sent again. Everybody else may have another address now, too, and is asked for it anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StackConfigError::Mac`]: nothing has changed then.
+    pub fn move_to(&mut self, port: P, mac: MacAddress) -> Result<(), StackConfigError> {
+        if !mac.is_station() {
+            return Err(StackConfigError::Mac(mac));
+        }
+        self.phy.port = port;
+        self.phy.fault = None;
+        self.interface.set_hardware_addr(EthernetAddress(mac.0).into());
+        // Any update makes it forget its neighbours.
+        self.interface.update_ip_addrs(|_| {});
+        Ok(())
+    }
+
     /// What went through the port so far.
     pub fn counters(&self) -> StackCounters {
         self.phy.counters
