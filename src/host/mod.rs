@@ -115,10 +115,6 @@ impl Bus {
             self.alarm.set(self.agenda.next_tick())?;
             if self.signals.wait(self.patience(now))? {
                 for _ in 0..EVENTS_PER_TURN {
-                    // Timers come before whatever else there is; the rest of it is still there afterwards.
-                    if self.agenda.due(monotonic_ns()).is_some() {
-                        break;
-                    }
                     let Some(event) = self.signals.next_event() else {
                         break;
                     };
@@ -126,6 +122,10 @@ impl Bus {
                         Some(Source::Stop) => return Ok(()),
                         Some(source) => self.handle(source, &event),
                         None => {}
+                    }
+                    // Due timers go before the rest of the events, which is still there afterwards.
+                    if self.agenda.due(monotonic_ns()).is_some() {
+                        break;
                     }
                 }
             }
