@@ -19,7 +19,7 @@ pub struct Totals {
 }
 
 /// A slot of the table: slot 0 holds [`Totals`], slot *n* + 1 the counters of device *n*, in the order that
-/// [`counter_names`](shmbus_devices::counter_names) gives.
+/// [`counter_names`] gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Whose they are; type 0 for the bus itself.

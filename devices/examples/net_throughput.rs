@@ -13,11 +13,11 @@ use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::port::Port;
-use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{SocketHandle, Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
 use shmbus_ring::split::{DeviceRing, DriverRing};
-use shmbus_shm::{Mapped, OffsetSpace, heap};
+use shmbus_shm::{Mapped, OffsetSpace};
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 type Host = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
@@ -57,15 +57,7 @@ impl<P: Port> Application<P> for Sink {
 }
 
 fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<dyn Error>> {
-    let queue = || QueueRegions {
-        driver: heap(memory.ring().driver_bytes()),
-        device: heap(memory.ring().device_bytes()),
-        buffers: heap(memory.buffers_bytes()),
-    };
-    let regions = DeviceRegions {
-        receiveq: queue(),
-        transmitq: queue(),
-    };
+    let regions = DeviceRegions::on_heap(memory);
     let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
     let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
     let address = Ipv4Addr::new(10, 0, 0, number);

@@ -8,11 +8,11 @@ use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::port::{Checksum, Port};
-use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{PortId, Switch, SwitchLimits};
 use shmbus_ring::split::{DeviceRing, DriverRing};
-use shmbus_shm::{Mapped, OffsetSpace, heap};
+use shmbus_shm::{Mapped, OffsetSpace};
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 type Host = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
@@ -23,15 +23,7 @@ fn memory() -> QueueMemory {
 
 fn guest(switch: &mut Switch<Host>, sources: Sources) -> (Driver, PortId) {
     let memory = memory();
-    let queue = || QueueRegions {
-        driver: heap(memory.ring().driver_bytes()),
-        device: heap(memory.ring().device_bytes()),
-        buffers: heap(memory.buffers_bytes()),
-    };
-    let regions = DeviceRegions {
-        receiveq: queue(),
-        transmitq: queue(),
-    };
+    let regions = DeviceRegions::on_heap(memory);
     let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     (driver, switch.attach(host, sources).unwrap())

@@ -14,27 +14,15 @@ use shmbus_devices::net::app::{Application, turn};
 use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
-use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
 use shmbus_ring::split::DriverRing;
-use shmbus_shm::{Mapped, heap};
+use shmbus_shm::Mapped;
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 
 const BUDGET: u32 = 64;
-
-fn regions(memory: QueueMemory) -> DeviceRegions<Mapped> {
-    let queue = || QueueRegions {
-        driver: heap(memory.ring().driver_bytes()),
-        device: heap(memory.ring().device_bytes()),
-        buffers: heap(memory.buffers_bytes()),
-    };
-    DeviceRegions {
-        receiveq: queue(),
-        transmitq: queue(),
-    }
-}
 
 fn address(guest: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, guest)
@@ -92,7 +80,10 @@ fn a_file_goes_from_thread_to_thread() {
 }
 
 fn transfer(directory: &std::path::Path, memory: QueueMemory) -> (Fetched, u64) {
-    let regions = [regions(memory), regions(memory)];
+    let regions = [
+        DeviceRegions::on_heap(memory),
+        DeviceRegions::on_heap(memory),
+    ];
     let mut server_stack = stack(1, &regions[0], memory);
     let mut client_stack = stack(2, &regions[1], memory);
     let mut switch = Switch::new(SwitchLimits::default());

@@ -16,12 +16,12 @@ use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::host::GuestPort;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::port::Port;
-use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{PortId, Switch, SwitchLimits};
 use shmbus_devices::net::tap::Tap;
 use shmbus_ring::split::DriverRing;
-use shmbus_shm::{Mapped, heap};
+use shmbus_shm::Mapped;
 
 const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -72,15 +72,7 @@ fn ip(arguments: &str) {
 fn guest(switch: &mut Switch<Box<dyn Port>>) -> (Stack<Driver>, PortId) {
     let memory = QueueMemory::new(256, 1500).unwrap();
     let mac = MacAddress::local(2);
-    let queue = || QueueRegions {
-        driver: heap(memory.ring().driver_bytes()),
-        device: heap(memory.ring().device_bytes()),
-        buffers: heap(memory.buffers_bytes()),
-    };
-    let regions = DeviceRegions {
-        receiveq: queue(),
-        transmitq: queue(),
-    };
+    let regions = DeviceRegions::on_heap(memory);
     let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     let port = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     let config = StackConfig::new(mac, GUEST, 24, memory);

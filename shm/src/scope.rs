@@ -77,17 +77,17 @@ impl Scope for Dma {
 
     #[inline(always)]
     fn fence(order: Ordering) {
-        core::sync::atomic::fence(order);
+        Smp::fence(order);
     }
 
     #[inline(always)]
     fn load_with<T>(order: Ordering, load: impl FnOnce(Ordering) -> T) -> T {
-        acquire_by_fence(order, load)
+        Smp::load_with(order, load)
     }
 
     #[inline(always)]
     fn store_with(order: Ordering, store: impl FnOnce(Ordering)) {
-        store(order);
+        Smp::store_with(order, store);
     }
 }
 

@@ -6,6 +6,7 @@ mod regions;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -275,7 +276,7 @@ impl NetDevice {
             return;
         };
         if let Some(counters) = self.switch.counters(active.port) {
-            self.departed = sum(self.departed, counters);
+            self.departed = self.departed + counters;
         }
         self.sessions.remove(&active.port);
         self.switch.detach(active.port);
@@ -289,14 +290,6 @@ impl NetDevice {
 fn station_address(number: u16) -> MacAddress {
     let [high, low] = number.to_be_bytes();
     MacAddress([0x02, b's', b'h', b'm', high, low])
-}
-
-fn sum(left: PortCounters, right: PortCounters) -> PortCounters {
-    let mut words = left.words();
-    for (word, other) in words.iter_mut().zip(right.words()) {
-        *word = word.saturating_add(other);
-    }
-    PortCounters::from_words(&words)
 }
 
 impl Device for NetDevice {
@@ -432,7 +425,7 @@ impl Device for NetDevice {
             .switch
             .ports()
             .filter_map(|port| self.switch.counters(port));
-        let total = ports.fold(self.departed, sum);
+        let total = ports.fold(self.departed, PortCounters::add);
         values[..COUNTER_NAMES.len()].copy_from_slice(&[
             self.switch.ports().count() as u64,
             total.received_frames,

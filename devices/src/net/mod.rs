@@ -12,9 +12,8 @@
 //! use shmbus_devices::net::host::GuestPort;
 //! use shmbus_devices::net::mac_address::MacAddress;
 //! use shmbus_devices::net::port::{Checksum, Port, Received};
-//! use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory, QueueRegions};
+//! use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 //! use shmbus_devices::net::switch::{Switch, SwitchLimits};
-//! use shmbus_shm::heap;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut switch = Switch::new(SwitchLimits::default());
@@ -22,12 +21,7 @@
 //! for number in 1..=2 {
 //!     // On a bus each region lies in a memory that only its writer can write.
 //!     let memory = QueueMemory::new(64, 1500)?;
-//!     let queue = || QueueRegions {
-//!         driver: heap(memory.ring().driver_bytes()),
-//!         device: heap(memory.ring().device_bytes()),
-//!         buffers: heap(memory.buffers_bytes()),
-//!     };
-//!     let regions = DeviceRegions { receiveq: queue(), transmitq: queue() };
+//!     let regions = DeviceRegions::on_heap(memory);
 //!     let mut driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
 //!     let port = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
 //!     assert!(driver.flush().any()); // the host is to be told of the receive buffers

@@ -8,7 +8,7 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use shmbus_ring::split::{DeviceRing, DriverRing};
 use shmbus_shm::testing::{Hostile, Probed};
-use shmbus_shm::{Mapped, OffsetSpace, Window, heap};
+use shmbus_shm::{Mapped, OffsetSpace, Window};
 
 use super::addresses::Sources;
 use super::app::fetch::{Fetch, FetchConfig};
@@ -38,17 +38,9 @@ struct Memory<W> {
 impl Memory<Mapped> {
     fn new(size: u16, mtu: u16) -> Self {
         let layout = QueueMemory::new(size, mtu).unwrap();
-        let queue = || QueueRegions {
-            driver: heap(layout.ring().driver_bytes()),
-            device: heap(layout.ring().device_bytes()),
-            buffers: heap(layout.buffers_bytes()),
-        };
         Self {
             layout,
-            regions: DeviceRegions {
-                receiveq: queue(),
-                transmitq: queue(),
-            },
+            regions: DeviceRegions::on_heap(layout),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use shmbus_ring::SetupError;
 use shmbus_ring::split::{Areas, Layout};
-use shmbus_shm::Window;
+use shmbus_shm::{Mapped, Window, heap};
 use shmbus_virtio::{Features, net};
 
 use super::config::max_frame_bytes;
@@ -124,6 +124,22 @@ pub struct DeviceRegions<W> {
     pub receiveq: QueueRegions<W>,
     /// Those of transmitq1.
     pub transmitq: QueueRegions<W>,
+}
+
+impl DeviceRegions<Mapped> {
+    /// Memory on the heap for a driver and a device in one process. On a bus, each region lies in a memory that only its
+    /// writer can write.
+    pub fn on_heap(memory: QueueMemory) -> Self {
+        let queue = || QueueRegions {
+            driver: heap(memory.ring().driver_bytes()),
+            device: heap(memory.ring().device_bytes()),
+            buffers: heap(memory.buffers_bytes()),
+        };
+        Self {
+            receiveq: queue(),
+            transmitq: queue(),
+        }
+    }
 }
 
 #[cfg(test)]

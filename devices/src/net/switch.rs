@@ -5,6 +5,7 @@
 //! goes to; nothing is allocated for it. A port without room loses the frame, which is counted: a stalled guest does
 //! not stall the others.
 
+use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
 use slab::Slab;
@@ -56,50 +57,28 @@ pub struct PortCounters {
 }
 
 impl PortCounters {
-    /// How many words [`PortCounters::words`] gives.
-    pub const WORDS: usize = 8;
-
-    /// The counters in the order of their declaration, for a table's slot.
-    pub fn words(&self) -> [u64; Self::WORDS] {
-        [
-            self.received_frames,
-            self.received_bytes,
-            self.sent_frames,
-            self.sent_bytes,
-            self.dropped_full,
-            self.dropped_too_long,
-            self.dropped_malformed,
-            self.dropped_spoofed,
-        ]
-    }
-
-    /// The counters from [`PortCounters::words`].
-    pub fn from_words(words: &[u64; Self::WORDS]) -> Self {
-        let [
-            received_frames,
-            received_bytes,
-            sent_frames,
-            sent_bytes,
-            dropped_full,
-            dropped_too_long,
-            dropped_malformed,
-            dropped_spoofed,
-        ] = *words;
-        Self {
-            received_frames,
-            received_bytes,
-            sent_frames,
-            sent_bytes,
-            dropped_full,
-            dropped_too_long,
-            dropped_malformed,
-            dropped_spoofed,
-        }
-    }
-
     /// All frames that were lost at the port, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.dropped_full + self.dropped_too_long + self.dropped_malformed + self.dropped_spoofed
+    }
+}
+
+impl Add for PortCounters {
+    type Output = Self;
+
+    /// Saturates.
+    fn add(self, other: Self) -> Self {
+        let sum = u64::saturating_add;
+        Self {
+            received_frames: sum(self.received_frames, other.received_frames),
+            received_bytes: sum(self.received_bytes, other.received_bytes),
+            sent_frames: sum(self.sent_frames, other.sent_frames),
+            sent_bytes: sum(self.sent_bytes, other.sent_bytes),
+            dropped_full: sum(self.dropped_full, other.dropped_full),
+            dropped_too_long: sum(self.dropped_too_long, other.dropped_too_long),
+            dropped_malformed: sum(self.dropped_malformed, other.dropped_malformed),
+            dropped_spoofed: sum(self.dropped_spoofed, other.dropped_spoofed),
+        }
     }
 }
 

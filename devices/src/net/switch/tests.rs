@@ -66,7 +66,9 @@ fn frames_go_where_their_destination_was_seen() {
         (counters.dropped_spoofed, counters.dropped_malformed),
         (1, 1)
     );
-    assert_eq!(PortCounters::from_words(&counters.words()), counters);
+    let twice = counters + counters;
+    assert_eq!((twice.received_frames, twice.sent_frames), (14, 2));
+    assert_eq!(twice.dropped(), 2 * counters.dropped());
 }
 
 #[test]
