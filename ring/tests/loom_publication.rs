@@ -5,25 +5,31 @@ mod support;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use shmbus_ring::Buffer;
+use shmbus_ring::{Buffer, DeviceFormat, DriverFormat};
+use shmbus_shm::Entries;
+use shmbus_shm::testing::LoomWindow;
 use support::modelled::{
-    Device, Driver, Setting, Side, buffers, find_failure, no_space, queues, relaxed_loads,
-    relaxed_stores,
+    Device, Driver, Packed, Side, Split, buffers, find_failure, no_space, packed_queues,
+    relaxed_loads, relaxed_stores, split_queues,
 };
 
 /// Each chain is one word to read and one to write; the device answers with the word's successor. Three chains go
 /// through a ring that holds two, so descriptors and buffers are used again. All executions are looked at.
-fn echo(setting: Setting) -> Option<String> {
+fn echo<D, V>(queues: impl Fn() -> (Driver<D>, Device<V>) + Send + Sync + 'static) -> Option<String>
+where
+    D: DriverFormat + 'static,
+    V: DeviceFormat + 'static,
+{
     const CHAINS: u64 = 3;
     find_failure(None, move || {
-        let (mut driver, device) = queues(setting);
+        let (mut driver, device) = queues();
         let words = buffers(4);
         let shared = words.clone();
         let handle = loom::thread::spawn(move || serve(device, shared, 2));
 
         let mut sent = 0;
         let mut returned = 0;
-        let mut pump = |driver: &mut Driver, limit: u64| {
+        let mut pump = |driver: &mut Driver<D>, limit: u64| {
             while sent < limit && driver.free() >= 2 {
                 words.store(2 * sent as usize, 10 * (sent + 1), Relaxed);
                 let request = Buffer::new((2 * sent) & 3, 8);
@@ -53,14 +59,11 @@ fn echo(setting: Setting) -> Option<String> {
     })
 }
 
-fn serve(
-    mut device: Device,
-    words: shmbus_shm::Entries<u64, shmbus_shm::testing::LoomWindow>,
+fn serve<V: DeviceFormat>(
+    mut device: Device<V>,
+    words: Entries<u64, LoomWindow>,
     looks: usize,
-) -> (
-    Device,
-    shmbus_shm::Entries<u64, shmbus_shm::testing::LoomWindow>,
-) {
+) -> (Device<V>, Entries<u64, LoomWindow>) {
     let mut segments = [Buffer::default(); 2];
     for _ in 0..looks {
         device.poll().unwrap();
@@ -82,37 +85,66 @@ fn serve(
     (device, words)
 }
 
-fn setting() -> Setting {
-    Setting {
+fn split() -> Split {
+    Split {
         size: 4,
         position: 0xffff,
-        ..Setting::default()
+        ..Split::default()
+    }
+}
+
+/// The first chain goes over the ring's end, into the next lap.
+fn packed() -> Packed {
+    Packed {
+        size: 4,
+        position: 3 | 1 << 15,
+        ..Packed::default()
     }
 }
 
 #[test]
-fn chains_arrive_whole() {
-    assert_eq!(echo(setting()), None);
+fn split_chains_arrive_whole() {
+    assert_eq!(echo(|| split_queues(split())), None);
 }
 
 #[test]
-fn used_elements_in_halves_arrive_whole() {
-    let halves = Setting {
+fn split_used_elements_in_halves_arrive_whole() {
+    let halves = Split {
         halves: true,
-        ..setting()
+        ..split()
     };
-    assert_eq!(echo(halves), None);
+    assert_eq!(echo(move || split_queues(halves)), None);
 }
 
 #[test]
-fn each_weakened_ordering_is_caught() {
-    let driver = |available, used| Setting {
-        driver: Side { available, used },
-        ..setting()
+fn packed_chains_arrive_whole() {
+    assert_eq!(echo(|| packed_queues(packed())), None);
+    let three = Packed {
+        size: 3,
+        position: 0,
+        ..Packed::default()
     };
-    let device = |available, used| Setting {
+    assert_eq!(echo(move || packed_queues(three)), None);
+}
+
+/// The model must fail, with one of the symptoms that what is left out has.
+fn is_caught(what: &str, failure: Option<String>, symptoms: &[&str]) {
+    let failure = failure.unwrap_or_else(|| panic!("{what} is not missed"));
+    assert!(
+        symptoms.iter().any(|symptom| failure.contains(symptom)),
+        "{what}: {failure}"
+    );
+}
+
+#[test]
+fn each_weakened_ordering_of_a_split_ring_is_caught() {
+    let driver = |available, used| Split {
+        driver: Side { available, used },
+        ..split()
+    };
+    let device = |available, used| Split {
         device: Side { available, used },
-        ..setting()
+        ..split()
     };
     let strong = Default::default();
     for (what, weakened, symptoms) in [
@@ -137,10 +169,36 @@ fn each_weakened_ordering_is_caught() {
             &["stale", "NotLent"],
         ),
     ] {
-        let failure = echo(weakened).unwrap_or_else(|| panic!("{what} is not missed"));
-        assert!(
-            symptoms.iter().any(|symptom| failure.contains(symptom)),
-            "{what}: {failure}"
-        );
+        is_caught(what, echo(move || split_queues(weakened)), symptoms);
+    }
+}
+
+#[test]
+fn each_weakened_ordering_of_a_packed_ring_is_caught() {
+    let driver = |driver| Packed { driver, ..packed() };
+    let device = |device| Packed { device, ..packed() };
+    for (what, weakened, symptoms) in [
+        (
+            "the driver's Release of a first descriptor",
+            driver(relaxed_stores()),
+            &["stale", "NotAvailable"][..],
+        ),
+        (
+            "the device's Acquire of a first descriptor",
+            device(relaxed_loads()),
+            &["stale", "NotAvailable"],
+        ),
+        (
+            "the device's Release of a used descriptor",
+            device(relaxed_stores()),
+            &["stale"],
+        ),
+        (
+            "the driver's Acquire of a used descriptor",
+            driver(relaxed_loads()),
+            &["stale"],
+        ),
+    ] {
+        is_caught(what, echo(move || packed_queues(weakened)), symptoms);
     }
 }

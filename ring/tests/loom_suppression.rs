@@ -9,19 +9,29 @@ mod support;
 use std::sync::Arc;
 
 use loom::sync::Notify;
-use shmbus_ring::{Buffer, Recheck};
+use shmbus_ring::{Buffer, DeviceFormat, DriverFormat, Recheck};
 use shmbus_virtio::Features;
-use support::modelled::{Setting, Side, find_failure, no_fence, no_space, queues};
+use support::modelled::{
+    Device, Driver, Packed, Side, Split, find_failure, no_fence, no_space, packed_queues,
+    split_queues,
+};
 
 const CHAINS: u16 = 2;
 
-/// Without a bound the models pass too, and take four times as long.
-const PREEMPTIONS: Option<usize> = Some(5);
+/// The split models pass without a bound too. Those of the packed ring, whose takers look once more behind each chain,
+/// would take minutes.
+const PREEMPTIONS: Option<usize> = Some(4);
 
 /// The driver publishes chains one by one, and the device sleeps in between.
-fn device_sleeps(setting: Setting) -> Option<String> {
+fn device_sleeps<D, V>(
+    queues: impl Fn() -> (Driver<D>, Device<V>) + Send + Sync + 'static,
+) -> Option<String>
+where
+    D: DriverFormat + 'static,
+    V: DeviceFormat + 'static,
+{
     find_failure(PREEMPTIONS, move || {
-        let (mut driver, mut device) = queues(setting);
+        let (mut driver, mut device) = queues();
         let doorbell = Arc::new(Notify::new());
         let bell = doorbell.clone();
         let handle = loom::thread::spawn(move || {
@@ -56,9 +66,16 @@ fn device_sleeps(setting: Setting) -> Option<String> {
 }
 
 /// The device returns chains one by one, and the driver sleeps in between, until `after` more have come back.
-fn driver_sleeps(setting: Setting, after: u16) -> Option<String> {
+fn driver_sleeps<D, V>(
+    queues: impl Fn() -> (Driver<D>, Device<V>) + Send + Sync + 'static,
+    after: u16,
+) -> Option<String>
+where
+    D: DriverFormat + 'static,
+    V: DeviceFormat + 'static,
+{
     find_failure(PREEMPTIONS, move || {
-        let (mut driver, mut device) = queues(setting);
+        let (mut driver, mut device) = queues();
         let doorbell = Arc::new(Notify::new());
         let bell = doorbell.clone();
         let mut segments = [Buffer::default(); 1];
@@ -103,60 +120,115 @@ fn driver_sleeps(setting: Setting, after: u16) -> Option<String> {
     })
 }
 
-/// Flags, and event indices that wrap in the middle of the run.
-fn settings() -> [Setting; 2] {
-    [Features::empty(), Features::EVENT_IDX].map(|features| Setting {
+const FEATURES: [Features; 2] = [Features::empty(), Features::EVENT_IDX];
+
+/// Event indices wrap in the middle of the run.
+fn split(features: Features) -> Split {
+    Split {
         size: 2,
         features,
         position: 0xffff,
-        ..Setting::default()
-    })
+        ..Split::default()
+    }
+}
+
+/// The second chain is in the next lap.
+fn packed(features: Features) -> Packed {
+    Packed {
+        size: 2,
+        features,
+        position: 1 | 1 << 15,
+        ..Packed::default()
+    }
 }
 
 #[test]
 fn a_device_that_sleeps_is_told() {
-    for setting in settings() {
-        assert_eq!(device_sleeps(setting), None, "{:?}", setting.features);
+    for features in FEATURES {
+        let split = split(features);
+        assert_eq!(
+            device_sleeps(move || split_queues(split)),
+            None,
+            "{split:?}"
+        );
+        let packed = packed(features);
+        assert_eq!(
+            device_sleeps(move || packed_queues(packed)),
+            None,
+            "{packed:?}"
+        );
     }
 }
 
 #[test]
 fn a_driver_that_sleeps_is_told() {
-    for setting in settings() {
-        assert_eq!(driver_sleeps(setting, 1), None, "{:?}", setting.features);
-        assert_eq!(driver_sleeps(setting, 2), None, "{:?}", setting.features);
+    for features in FEATURES {
+        for after in [1, 2] {
+            let split = split(features);
+            let failure = driver_sleeps(move || split_queues(split), after);
+            assert_eq!(failure, None, "{split:?}");
+            let packed = packed(features);
+            let failure = driver_sleeps(move || packed_queues(packed), after);
+            assert_eq!(failure, None, "{packed:?}");
+        }
     }
 }
 
+fn is_a_lost_wake_up(failure: Option<String>, what: &str) {
+    let failure = failure.unwrap_or_else(|| panic!("the {what} fence is not missed"));
+    assert!(failure.contains("deadlock"), "{failure}");
+}
+
 #[test]
-fn each_missing_fence_is_caught() {
+fn each_missing_fence_of_a_split_ring_is_caught() {
     let without = Side {
         available: no_fence(),
         used: no_fence(),
     };
-    for setting in settings() {
+    for features in FEATURES {
         for (side, weakened) in [
             (
-                "driver",
-                Setting {
+                "driver's",
+                Split {
                     driver: without,
-                    ..setting
+                    ..split(features)
                 },
             ),
             (
-                "device",
-                Setting {
+                "device's",
+                Split {
                     device: without,
-                    ..setting
+                    ..split(features)
                 },
             ),
         ] {
-            for failure in [device_sleeps(weakened), driver_sleeps(weakened, 1)] {
-                let failure = failure.unwrap_or_else(|| {
-                    panic!("the {side}'s fence is not missed: {:?}", setting.features)
-                });
-                assert!(failure.contains("deadlock"), "{failure}");
-            }
+            is_a_lost_wake_up(device_sleeps(move || split_queues(weakened)), side);
+            is_a_lost_wake_up(driver_sleeps(move || split_queues(weakened), 1), side);
+        }
+    }
+}
+
+#[test]
+fn each_missing_fence_of_a_packed_ring_is_caught() {
+    for features in FEATURES {
+        for (side, weakened) in [
+            (
+                "driver's",
+                Packed {
+                    driver: no_fence(),
+                    ..packed(features)
+                },
+            ),
+            (
+                "device's",
+                Packed {
+                    device: no_fence(),
+                    ..packed(features)
+                },
+            ),
+        ] {
+            is_a_lost_wake_up(device_sleeps(move || packed_queues(weakened)), side);
+            is_a_lost_wake_up(driver_sleeps(move || packed_queues(weakened), 1), side);
         }
     }
 }

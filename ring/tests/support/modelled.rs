@@ -1,16 +1,23 @@
-//! A split ring in loom's memory, each area weakened for one side or the other.
+//! Rings in loom's memory, weakened for one side or the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};
-use shmbus_ring::{DeviceQueue, DeviceSlot, DriverQueue, DriverSlot};
+use shmbus_ring::{DeviceQueue, DeviceSlot, DriverQueue, DriverSlot, packed, split};
 use shmbus_shm::testing::{LoomWindow, Weakening};
 use shmbus_shm::{Entries, OffsetSpace, Window};
 use shmbus_virtio::Features;
 
-pub type Driver = DriverQueue<DriverRing<LoomWindow>, u64, Vec<DriverSlot<u64>>>;
-pub type Device = DeviceQueue<DeviceRing<LoomWindow>, Vec<DeviceSlot>>;
+pub type Driver<D> = DriverQueue<D, u64, Vec<DriverSlot<u64>>>;
+pub type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;
+pub type SplitPair = (
+    Driver<split::DriverRing<LoomWindow>>,
+    Device<split::DeviceRing<LoomWindow>>,
+);
+pub type PackedPair = (
+    Driver<packed::DriverRing<LoomWindow>>,
+    Device<packed::DeviceRing<LoomWindow>>,
+);
 
 /// What one side leaves out, in its handles on the driver's and on the device's area.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,9 +26,9 @@ pub struct Side {
     pub used: Weakening,
 }
 
-/// What a model is run with.
+/// What a model of a split ring is run with.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Setting {
+pub struct Split {
     pub size: u16,
     pub features: Features,
     /// Where both sides' indices start.
@@ -32,10 +39,53 @@ pub struct Setting {
     pub device: Side,
 }
 
+/// What a model of a packed ring is run with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Packed {
+    pub size: u16,
+    pub features: Features,
+    /// Where both sides start.
+    pub position: u16,
+    /// What each side leaves out, in its handle on the descriptor ring.
+    pub driver: Weakening,
+    pub device: Weakening,
+}
+
 /// Both sides over fresh memory.
-pub fn queues(setting: Setting) -> (Driver, Device) {
+pub fn packed_queues(setting: Packed) -> PackedPair {
+    let layout = packed::Layout::new(setting.size).unwrap();
+    let ring = LoomWindow::builder()
+        .words::<u64>(0, 2 * usize::from(setting.size))
+        .build();
+    let wish = || LoomWindow::builder().words::<u32>(0, 1).build();
+    let (driver_wish, device_wish) = (wish(), wish());
+    let areas = |weakening| {
+        packed::Areas::new(
+            layout,
+            &ring.weakened(weakening),
+            &driver_wish,
+            &device_wish,
+        )
+        .unwrap()
+    };
+    (
+        DriverQueue::with_heap_at(
+            packed::DriverRing::new(areas(setting.driver), setting.features).unwrap(),
+            setting.position,
+        )
+        .unwrap(),
+        DeviceQueue::with_heap_at(
+            packed::DeviceRing::new(areas(setting.device), setting.features).unwrap(),
+            setting.position,
+        )
+        .unwrap(),
+    )
+}
+
+/// Both sides over fresh memory.
+pub fn split_queues(setting: Split) -> SplitPair {
     let size = usize::from(setting.size);
-    let layout = Layout::new(setting.size).unwrap();
+    let layout = split::Layout::new(setting.size).unwrap();
     let descriptors = LoomWindow::builder().words::<u64>(0, 2 * size).build();
     let available = LoomWindow::builder().words::<u16>(0, 3 + size).build();
     let used = if setting.halves {
@@ -54,7 +104,7 @@ pub fn queues(setting: Setting) -> (Driver, Device) {
             .unwrap()
     };
     let areas = |side: Side| {
-        Areas::new(
+        split::Areas::new(
             layout,
             &descriptors,
             &available.weakened(side.available),
@@ -64,12 +114,12 @@ pub fn queues(setting: Setting) -> (Driver, Device) {
     };
     (
         DriverQueue::with_heap_at(
-            DriverRing::new(areas(setting.driver), setting.features).unwrap(),
+            split::DriverRing::new(areas(setting.driver), setting.features).unwrap(),
             setting.position,
         )
         .unwrap(),
         DeviceQueue::with_heap_at(
-            DeviceRing::new(areas(setting.device), setting.features).unwrap(),
+            split::DeviceRing::new(areas(setting.device), setting.features).unwrap(),
             setting.position,
         )
         .unwrap(),
