@@ -2,6 +2,8 @@
 
 mod error;
 mod network;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -214,17 +216,29 @@ impl Guest {
             | DeviceStatus::FEATURES_OK
             | DeviceStatus::DRIVER_OK;
         self.write_status(device, status, features)?;
-        self.await_status(device, |found| found.contains(status))
+        let needs_reset = DeviceStatus::DEVICE_NEEDS_RESET;
+        let answer = self.await_status(device, |found| {
+            found.contains(status) || found.contains(needs_reset)
+        })?;
+        if answer.contains(needs_reset) {
+            return Err(GuestError::Refused {
+                device,
+                status: answer,
+            });
+        }
+        Ok(())
     }
 
-    /// Resets a device, and waits until it has let go of its driver's memory. Blocks for at most five seconds.
+    /// Resets a device, and waits until it has let go of its driver's memory: also one that needs a reset because its
+    /// driver broke the rules. Blocks for at most five seconds.
     ///
     /// # Errors
     ///
-    /// As for [`Guest::activate`].
+    /// [`GuestError::Silent`], [`GuestError::HostGone`].
     pub fn reset(&mut self, device: u32) -> Result<(), GuestError> {
         self.write_status(device, DeviceStatus::empty(), Features::empty())?;
-        self.await_status(device, DeviceStatus::is_empty)
+        self.await_status(device, DeviceStatus::is_empty)?;
+        Ok(())
     }
 
     fn write_status(
@@ -247,15 +261,12 @@ impl Guest {
         &mut self,
         device: u32,
         reached: impl Fn(&DeviceStatus) -> bool,
-    ) -> Result<(), GuestError> {
+    ) -> Result<DeviceStatus, GuestError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.offer(device)?.status;
-            if status.contains(DeviceStatus::DEVICE_NEEDS_RESET) {
-                return Err(GuestError::Refused { device, status });
-            }
             if reached(&status) {
-                return Ok(());
+                return Ok(status);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

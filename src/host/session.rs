@@ -10,7 +10,7 @@ use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{CLASSES, ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
 use shmbus_transports::{Doorbells, Memory};
-use shmbus_virtio::{StatusError, StatusMachine, Transition};
+use shmbus_virtio::{DeviceStatus, StatusError, StatusMachine, Transition};
 
 use super::error::HostError;
 use crate::bells::{self, Bells, Side};
@@ -210,7 +210,10 @@ impl Session {
             match outcome {
                 Ok(transition) => step(device, transition),
                 Err(misstep) => {
-                    tracing::warn!(session = self.id.0, device, %misstep, "the driver broke the rules");
+                    // Once until it is reset: a guest must not fill the log.
+                    if !machine.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+                        tracing::warn!(session = self.id.0, device, %misstep, "the driver broke the rules");
+                    }
                     machine.needs_reset();
                 }
             }
