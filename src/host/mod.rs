@@ -4,6 +4,8 @@ mod agenda;
 mod builder;
 mod error;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -357,10 +359,10 @@ impl Bus {
         for token in session.tokens() {
             self.sources.remove(token);
         }
-        session.disconnect(&mut self.signals);
         let counts = session.counts();
         self.counts_before.sent += counts.sent;
         self.counts_before.suppressed += counts.suppressed;
+        session.disconnect(&mut self.signals);
         // At once: who has seen a guest leave finds everything counted that it did.
         self.publish_counters();
     }
