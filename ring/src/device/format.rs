@@ -35,7 +35,7 @@ pub(crate) mod sealed {
 
         /// Walks the chain that is next in the batch that the last poll began. It stays next.
         fn peek(
-            &mut self,
+            &self,
             space: &impl AddressSpace,
             segments: &mut [Buffer],
         ) -> Result<Option<FoundChain>, DeviceFault>;

@@ -59,7 +59,7 @@ pub(crate) mod sealed {
         fn poll(&mut self) -> Result<u16, DriverFault>;
 
         /// The used element that is next, and its position, in the batch that the last poll began.
-        fn peek_used(&mut self) -> Option<(u16, UsedElement)>;
+        fn peek_used(&self) -> Option<(u16, UsedElement)>;
 
         /// Takes the element that was peeked at off the ring, and frees the descriptors of chain `id`.
         fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16);

@@ -31,8 +31,6 @@ pub struct DeviceRing<W> {
     event_idx: bool,
     /// Where the next chain is found.
     next: Cursor,
-    /// The state of its first descriptor, once it was found and before it is taken.
-    found: Option<State>,
     /// How many more chains the batch may have that the last poll began.
     credit: u16,
     /// How many descriptors were taken and are not yet published as used.
@@ -69,7 +67,6 @@ impl<W: Window> DeviceRing<W> {
             indirect: features.contains(Features::INDIRECT_DESC),
             event_idx: features.contains(Features::EVENT_IDX),
             next: Cursor::ORIGIN,
-            found: None,
             credit: 0,
             outstanding: 0,
             used: Cursor::ORIGIN,
@@ -80,15 +77,12 @@ impl<W: Window> DeviceRing<W> {
         })
     }
 
-    /// Whether the next chain is there; one load at most.
+    /// The first state of the next chain, if it is there.
     #[inline(always)]
-    fn look(&mut self) -> bool {
-        if self.found.is_none() {
-            // Acquire: the address, the rest of the chain and the buffers' bytes come with the first state.
-            let state = self.descriptors.load_state(self.next, Acquire);
-            self.found = state.is_available(self.next).then_some(state);
-        }
-        self.found.is_some()
+    fn look(&self) -> Option<State> {
+        // Acquire: the address, the rest of the chain and the buffers' bytes come with the first state.
+        let state = self.descriptors.load_state(self.next, Acquire);
+        state.is_available(self.next).then_some(state)
     }
 
     /// Reads a chain's descriptors, each once, into `segments`.
@@ -200,7 +194,6 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
         let start = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
         self.next = start;
-        self.found = None;
         self.credit = 0;
         self.outstanding = 0;
         self.used = start;
@@ -214,19 +207,19 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn poll(&mut self) -> Result<u16, DeviceFault> {
         // What is made available while a batch goes on, beyond a ring's worth, waits for the next one.
         self.credit = self.size;
-        Ok(u16::from(self.look()))
+        Ok(u16::from(self.look().is_some()))
     }
 
     #[inline(always)]
     fn peek(
-        &mut self,
+        &self,
         space: &impl AddressSpace,
         segments: &mut [Buffer],
     ) -> Result<Option<FoundChain>, DeviceFault> {
-        if self.credit == 0 || !self.look() {
+        if self.credit == 0 {
             return Ok(None);
         }
-        let Some(first) = self.found else {
+        let Some(first) = self.look() else {
             return Ok(None);
         };
         let position = self.next.to_bits();
@@ -269,7 +262,6 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn advance(&mut self, entries: u16) {
         self.next = self.next.forward(entries, self.size);
         self.outstanding += entries;
-        self.found = None;
         self.credit -= 1;
     }
 
@@ -314,7 +306,6 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
 
     fn halt(&mut self) {
         self.credit = 0;
-        self.found = None;
     }
 
     fn disable_notifications(&mut self) {

@@ -45,8 +45,6 @@ pub struct DriverRing<W> {
     first: State,
     /// Where the next used descriptor is found.
     used: Cursor,
-    /// What was found there, before it is taken.
-    found: Option<State>,
     /// How many more chains the batch may have that the last poll began.
     credit: u16,
     /// What `own_wish` says, so that it is stored only when it changes.
@@ -77,7 +75,6 @@ impl<W: Window> DriverRing<W> {
             moved: 0,
             first: State::new(0, 0, 0, 0),
             used: Cursor::ORIGIN,
-            found: None,
             credit: 0,
             wish: Suppression::ENABLE,
         })
@@ -116,15 +113,12 @@ impl<W: Window> DriverRing<W> {
         id
     }
 
-    /// Whether the next used descriptor is there; one load at most.
+    /// The next used descriptor's state, if it is there.
     #[inline(always)]
-    fn look(&mut self) -> bool {
-        if self.found.is_none() {
-            // Acquire: what the device wrote into buffers comes with the descriptor.
-            let state = self.descriptors.load_state(self.used, Acquire);
-            self.found = state.is_used(self.used).then_some(state);
-        }
-        self.found.is_some()
+    fn look(&self) -> Option<State> {
+        // Acquire: what the device wrote into buffers comes with the descriptor.
+        let state = self.descriptors.load_state(self.used, Acquire);
+        state.is_used(self.used).then_some(state)
     }
 
     fn ask(&mut self, wish: Suppression) {
@@ -169,7 +163,6 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         self.unpublished = start;
         self.moved = 0;
         self.used = start;
-        self.found = None;
         self.credit = 0;
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
@@ -229,20 +222,19 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // What is added from now on waits for the next batch.
         self.credit = self.in_flight;
-        Ok(u16::from(self.look() && self.credit > 0))
+        Ok(u16::from(self.credit > 0 && self.look().is_some()))
     }
 
     #[inline(always)]
-    fn peek_used(&mut self) -> Option<(u16, UsedElement)> {
-        if self.credit == 0 || !self.look() {
+    fn peek_used(&self) -> Option<(u16, UsedElement)> {
+        if self.credit == 0 {
             return None;
         }
-        self.found.map(|state| {
-            // Without WRITE the length is reserved (section 2.8.4).
-            let len = if state.has(WRITE) { state.len() } else { 0 };
-            let id = u32::from(state.id());
-            (self.used.to_bits(), UsedElement { id, len })
-        })
+        let state = self.look()?;
+        // Without WRITE the length is reserved (section 2.8.4).
+        let len = if state.has(WRITE) { state.len() } else { 0 };
+        let id = u32::from(state.id());
+        Some((self.used.to_bits(), UsedElement { id, len }))
     }
 
     #[inline(always)]
@@ -253,14 +245,12 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         self.free += slot.descriptors;
         self.in_flight -= 1;
         self.credit -= 1;
-        self.found = None;
         // The device wrote one descriptor for the chain and left the others out (section 2.8.6).
         self.used = self.used.forward(slot.descriptors, self.size);
     }
 
     fn halt(&mut self) {
         self.credit = 0;
-        self.found = None;
     }
 
     fn disable_notifications(&mut self) {

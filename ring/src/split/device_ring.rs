@@ -179,7 +179,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
 
     #[inline(always)]
     fn peek(
-        &mut self,
+        &self,
         space: &impl AddressSpace,
         segments: &mut [Buffer],
     ) -> Result<Option<FoundChain>, DeviceFault> {

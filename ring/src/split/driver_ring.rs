@@ -227,7 +227,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     #[inline(always)]
-    fn peek_used(&mut self) -> Option<(u16, UsedElement)> {
+    fn peek_used(&self) -> Option<(u16, UsedElement)> {
         (self.last_used != self.used_seen)
             .then(|| (self.last_used, self.used.ring.load(self.last_used)))
     }
