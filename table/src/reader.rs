@@ -1,8 +1,11 @@
 //! A reader of a table.
 
+use core::hint;
 use core::ops::ControlFlow;
 
-use shmbus_shm::slot::{Epoch, Generation, HeadAt, ReadCursor, SlotReader, SmallSlotReader};
+use shmbus_shm::slot::{
+    Epoch, Generation, Glimpse, HeadAt, ReadCursor, SlotReader, SmallSlotReader,
+};
 use shmbus_shm::{Scan, TreeReader, Window};
 
 use crate::error::{ReadError, TableError};
@@ -94,8 +97,36 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     /// # Errors
     ///
     /// [`ReadError`]; `value` holds nothing meaningful then.
-    #[inline]
+    #[inline(always)]
     pub fn read(&mut self, slot: u32, value: &mut [u64]) -> Result<Generation, ReadError> {
+        // What is done most often is inlined where the value's length may be known: there is nothing new, and the
+        // value has the length of its slot.
+        let index = slot as usize;
+        if let Some(copies) = self.values.copies.get(index)
+            && let Some(stored) = self.cursors.as_ref().get(index)
+            && value.len() == copies.payload_words()
+        {
+            let head = HeadAt::new(self.tree.leaves(), index);
+            let cursor = ReadCursor::from_word(*stored);
+            return match SlotReader::new(copies, head).read_unchanged(cursor, value) {
+                Ok(generation) => Ok(generation),
+                Err(glimpse) => {
+                    hint::cold_path();
+                    self.read_on(slot, value, Some(glimpse))
+                }
+            };
+        }
+        self.read_on(slot, value, None)
+    }
+
+    /// All of [`TableReader::read`], or what is left of it after a glimpse at the slot.
+    #[inline(never)]
+    fn read_on(
+        &mut self,
+        slot: u32,
+        value: &mut [u64],
+        glimpse: Option<Glimpse>,
+    ) -> Result<Generation, ReadError> {
         let slots = self.layout.slots();
         let stored = self.cursors.as_mut().get_mut(slot as usize);
         let Some(stored) = stored.filter(|_| slot < slots) else {
@@ -103,14 +134,18 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
         };
         let mut cursor = ReadCursor::from_word(*stored);
         let head = HeadAt::new(self.tree.leaves(), slot as usize);
-        let outcome = match &self.values {
-            Values::Copies(groups) => {
-                let Some(copies) = groups.get(slot as usize) else {
+        let outcome = match &self.values.words {
+            None => {
+                let Some(copies) = self.values.copies.get(slot as usize) else {
                     return Err(ReadError::NoSuchSlot { slot, slots });
                 };
-                SlotReader::new(copies, head).read(&mut cursor, value)
+                let reader = SlotReader::new(copies, head);
+                match glimpse {
+                    Some(glimpse) => reader.read_changed(glimpse, &mut cursor, value),
+                    None => reader.read(&mut cursor, value),
+                }
             }
-            Values::Words(words) => SmallSlotReader::new(words, slot as usize, head)
+            Some(words) => SmallSlotReader::new(words, slot as usize, head)
                 .read(&mut cursor)
                 .map(|(word, generation)| {
                     if let Some(first) = value.first_mut() {

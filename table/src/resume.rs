@@ -101,9 +101,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// Takes the dead writer's last step in a slot, so that no reader has seen more than the head names, and continues
     /// its count, so that the next write spares the copy of `last`.
     fn take_over(&mut self, slot: u32, last: Generation) {
-        if let Values::Copies(groups) = &self.values
-            && let Some(copies) = groups.get(slot as usize)
-        {
+        if let Some(copies) = self.values.copies.get(slot as usize) {
             SlotWriter::new(copies, HeadAt::new(self.tree.leaves(), slot as usize)).finish(last);
         }
         if let Some(cursor) = self.cursors.as_mut().get_mut(slot as usize) {
@@ -114,9 +112,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// Makes a slot that holds nothing consistent one that was never written.
     fn give_up(&mut self, slot: u32) {
         self.tree.mark(slot, 0);
-        if let Values::Copies(groups) = &self.values
-            && let Some(copies) = groups.get(slot as usize)
-        {
+        if let Some(copies) = self.values.copies.get(slot as usize) {
             for copy in 0..copies.count() {
                 copies.store_header(copy, 0, core::sync::atomic::Ordering::Relaxed);
             }
@@ -151,12 +147,16 @@ impl<W: Window> Contents<W> {
     fn recover(&self, slot: u32, value: &mut [u64]) -> Result<Generation, ReadError> {
         let index = slot as usize;
         let head = HeadAt::new(&self.heads, index);
-        match &self.values {
-            Values::Copies(groups) => {
-                let copies = groups.get(index).ok_or(ReadError::NeverWritten)?;
+        match &self.values.words {
+            None => {
+                let copies = self
+                    .values
+                    .copies
+                    .get(index)
+                    .ok_or(ReadError::NeverWritten)?;
                 SlotReader::new(copies, head).recover(self.epoch, value)
             }
-            Values::Words(words) => {
+            Some(words) => {
                 let (word, generation) =
                     SmallSlotReader::new(words, index, head).recover(self.epoch)?;
                 value.fill(word);

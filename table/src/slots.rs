@@ -5,30 +5,34 @@ use shmbus_shm::{Entries, RecordGroups, Window, WindowError};
 
 use crate::layout::TableLayout;
 
+/// Slots of 8 bytes are words; larger ones are groups of copies.
 #[derive(Clone, Debug)]
-pub(crate) enum Values<W> {
-    /// Slots of 8 bytes.
-    Words(Entries<u64, W>),
-    /// Larger ones.
-    Copies(RecordGroups<W>),
+pub(crate) struct Values<W> {
+    /// `None` if the slots are larger.
+    pub(crate) words: Option<Entries<u64, W>>,
+    /// Empty if the slots are words: whoever looks for a slot's copies need not ask what kind of slot it is.
+    pub(crate) copies: RecordGroups<W>,
 }
 
 impl<W: Window> Values<W> {
     pub(crate) fn new(window: &W, layout: TableLayout) -> Result<Self, WindowError> {
         let offset = layout.values_offset();
         let slots = layout.slots() as usize;
-        if layout.is_small() {
-            return Entries::new(window, offset, slots.next_power_of_two()).map(Self::Words);
-        }
-        let words = layout.slot_words();
-        RecordGroups::new(
+        let payload_words = layout.slot_words();
+        let (words, groups) = if layout.is_small() {
+            let words = Entries::new(window, offset, slots.next_power_of_two())?;
+            (Some(words), 0)
+        } else {
+            (None, slots)
+        };
+        let copies = RecordGroups::new(
             window,
             offset,
-            slots,
+            groups,
             layout.copies() as usize,
-            copy_stride(words),
-            words,
-        )
-        .map(Self::Copies)
+            copy_stride(payload_words),
+            payload_words,
+        )?;
+        Ok(Self { words, copies })
     }
 }

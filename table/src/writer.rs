@@ -88,13 +88,14 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
 
     /// Zeroes the sequences, so that no reader takes a copy that some earlier table left for one of this epoch.
     fn clear(&self) {
-        match &self.values {
-            Values::Words(words) => {
+        match &self.values.words {
+            Some(words) => {
                 for slot in 0..words.count() {
                     words.store(slot, 0, Relaxed);
                 }
             }
-            Values::Copies(groups) => {
+            None => {
+                let groups = &self.values.copies;
                 for copies in (0..groups.len()).filter_map(|slot| groups.get(slot)) {
                     for copy in 0..copies.count() {
                         copies.store_header(copy, 0, Relaxed);
@@ -110,42 +111,55 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// # Errors
     ///
     /// [`TableError::NoSuchSlot`] and [`TableError::Publish`]; nothing was written then.
-    #[inline]
+    #[inline(always)]
     pub fn publish(
         &mut self,
         slot: u32,
         value: &[u64],
     ) -> Result<(Generation, Notify), TableError> {
+        // Larger slots are inlined where the value's length may be known.
+        let index = slot as usize;
+        if let Some(copies) = self.values.copies.get(index)
+            && let Some(stored) = self.cursors.as_mut().get_mut(index)
+        {
+            let head = TreeHead {
+                tree: &mut self.tree,
+                slot,
+            };
+            let mut cursor = WriteCursor::from_word(*stored);
+            let generation = SlotWriter::new(copies, head).publish(&mut cursor, value)?;
+            *stored = cursor.word();
+            // A table does not know who listens: suppressing what nobody waits for is the channel's part.
+            return Ok((generation, Notify::Yes));
+        }
+        Ok((self.publish_word(slot, value)?, Notify::Yes))
+    }
+
+    /// Publishes the value of a slot of 8 bytes.
+    #[inline(never)]
+    fn publish_word(&mut self, slot: u32, value: &[u64]) -> Result<Generation, TableError> {
         let slots = self.header.layout.slots();
-        let stored = self.cursors.as_mut().get_mut(slot as usize);
-        let Some(stored) = stored.filter(|_| slot < slots) else {
-            return Err(TableError::NoSuchSlot { slot, slots });
-        };
-        let mut cursor = WriteCursor::from_word(*stored);
-        let head = TreeHead {
-            tree: &mut self.tree,
-            slot,
-        };
-        let generation = match &self.values {
-            Values::Copies(groups) => {
-                let Some(copies) = groups.get(slot as usize) else {
-                    return Err(TableError::NoSuchSlot { slot, slots });
-                };
-                SlotWriter::new(copies, head).publish(&mut cursor, value)?
-            }
-            Values::Words(words) => {
-                let &[value] = value else {
-                    return Err(TableError::Publish(PublishError::WrongLength {
-                        expected: 1,
-                        found: value.len(),
-                    }));
-                };
-                SmallSlotWriter::new(words, slot as usize, head).publish(&mut cursor, value)?
-            }
-        };
-        *stored = cursor.word();
-        // A table does not know who listens: suppressing what nobody waits for is the channel's part.
-        Ok((generation, Notify::Yes))
+        if let Some(words) = &self.values.words
+            && let Some(stored) = self.cursors.as_mut().get_mut(slot as usize)
+            && slot < slots
+        {
+            let &[value] = value else {
+                return Err(TableError::Publish(PublishError::WrongLength {
+                    expected: 1,
+                    found: value.len(),
+                }));
+            };
+            let head = TreeHead {
+                tree: &mut self.tree,
+                slot,
+            };
+            let mut cursor = WriteCursor::from_word(*stored);
+            let generation =
+                SmallSlotWriter::new(words, slot as usize, head).publish(&mut cursor, value)?;
+            *stored = cursor.word();
+            return Ok(generation);
+        }
+        Err(TableError::NoSuchSlot { slot, slots })
     }
 
     /// Shows readers that the writer lives, though it has nothing new to say.

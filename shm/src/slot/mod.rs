@@ -27,7 +27,7 @@ mod tests;
 pub use cursor::{ReadCursor, WriteCursor};
 pub use generation::{Epoch, Generation};
 pub use head::{HeadAt, HeadLoad, HeadStore};
-pub use reader::{ReadError, SlotReader, TRIES, WALK_STEPS, max_loads};
+pub use reader::{Glimpse, ReadError, SlotReader, TRIES, WALK_STEPS, max_loads};
 pub use small::{SmallSlotReader, SmallSlotWriter};
 pub use writer::{PublishError, SlotWriter};
 

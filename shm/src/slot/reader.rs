@@ -62,6 +62,18 @@ pub enum ReadError {
     },
 }
 
+/// What a reader saw in the copy that follows its cursor's, when it could not stay with the value it has.
+#[derive(Debug)]
+pub struct Glimpse(
+    /// The copy's sequence.
+    u64,
+);
+
+impl Glimpse {
+    /// No generation has this sequence.
+    const NONE: Self = Self(0);
+}
+
 /// A slot as a reader sees it: made of borrowed views for a call or for longer, at no cost.
 #[derive(Debug)]
 pub struct SlotReader<'w, W, H> {
@@ -98,34 +110,53 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
         cursor: &mut ReadCursor,
         value: &mut [u64],
     ) -> Result<Generation, ReadError> {
+        match self.read_unchanged(*cursor, value) {
+            Ok(last) => Ok(last),
+            Err(glimpse) => self.read_changed(glimpse, cursor, value),
+        }
+    }
+
+    /// The first half of [`SlotReader::read`]: the whole of it as long as there is no news, and little enough to be
+    /// inlined where that counts. Otherwise the second half is [`SlotReader::read_changed`].
+    ///
+    /// # Errors
+    ///
+    /// What the second half goes on with; `value` holds nothing meaningful then.
+    #[inline(always)]
+    pub fn read_unchanged(
+        &self,
+        cursor: ReadCursor,
+        value: &mut [u64],
+    ) -> Result<Generation, Glimpse> {
         // A generation that was complete when the call began shows in its copy's sequence, or a newer one does. So if
         // the copy after the cursor's holds nothing newer, there was nothing newer: one look, at a line that stays
         // cached until there is news.
-        if let Some(last) = cursor.generation()
-            && let Some(following) = last.next()
-        {
-            let sequence = self.copies.load_header(following.word(), Ordering::Relaxed);
-            if sequence >= complete(following) {
-                return self.read_newer(following, sequence, cursor, value);
-            }
-            // No fence: that `last` is complete was learnt by an earlier read.
-            if self.copy_out(last, value) == complete(last) {
-                return Ok(last);
-            }
+        let Some((last, following)) = cursor.generation().and_then(|it| Some((it, it.next()?)))
+        else {
+            return Err(Glimpse::NONE);
+        };
+        let sequence = self.copies.load_header(following.word(), Ordering::Relaxed);
+        // No fence before the payload: that `last` is complete was learnt by an earlier read.
+        if sequence < complete(following) && self.copy_out(last, value) == complete(last) {
+            return Ok(last);
         }
-        self.read_by_head(cursor, value)
+        Err(Glimpse(sequence))
     }
 
-    /// The copy of `following`, the generation after the cursor's, has a `sequence` that says it is complete, or gone.
-    #[inline(never)]
-    fn read_newer(
+    /// The second half of [`SlotReader::read`], for the same cursor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SlotReader::read`].
+    #[inline]
+    pub fn read_changed(
         self,
-        following: Generation,
-        sequence: u64,
+        glimpse: Glimpse,
         cursor: &mut ReadCursor,
         value: &mut [u64],
     ) -> Result<Generation, ReadError> {
-        if sequence == complete(following)
+        if let Some(following) = cursor.generation().and_then(Generation::next)
+            && glimpse.0 == complete(following)
             && let Some(newest) = self.walk(following)
             && self.copy_out(newest, value) == complete(newest)
         {

@@ -76,6 +76,26 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_read_gives_as_many_words_as_both_sides_have() {
+    for words in [1, 2, 8, 9] {
+        let layout = TableLayout::new(2, 8 * words as u32).unwrap();
+        let (_, mut writer, mut reader) = table(layout);
+        for (number, found) in (1..).zip([words - 1, words, words + 1]) {
+            publish(&mut writer, 1, number);
+            // First there is news, then there is none.
+            for _ in 0..2 {
+                let mut value = vec![u64::MAX; found];
+                let generation = reader.read(1, &mut value).unwrap();
+                assert_eq!(generation.count(), number);
+                let both = words.min(found);
+                assert_eq!(value[..both], stamped(layout, number)[..both]);
+                assert!(value[both..].iter().all(|word| *word == u64::MAX));
+            }
+        }
+    }
+}
+
+#[test]
 fn publishing_loads_nothing_and_stores_a_fixed_number_of_words() {
     for (slots, slot_bytes, stores) in [(1, 8, 1 + 2), (64, 64, 8 + 2 + 2), (65, 64, 8 + 2 + 3)] {
         let layout = TableLayout::new(slots, slot_bytes).unwrap();
