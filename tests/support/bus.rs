@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -84,6 +85,14 @@ impl Bus {
         let host = Process::start(command.args(arguments));
         host.said("serving");
         host
+    }
+
+    /// Ends the host by a signal, and starts another at the same place.
+    pub(crate) fn restart_host(&mut self, signal: Signal) -> Finished {
+        self.host.signal(signal);
+        let finished = self.host.wait();
+        self.host = Self::host(&self.socket, &[]);
+        finished
     }
 
     /// The command of a guest.

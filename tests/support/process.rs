@@ -110,31 +110,37 @@ impl Process {
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub(crate) fn kill(mut self) -> Finished {
-        self.child.kill().unwrap();
+    pub(crate) fn kill(self) -> Finished {
+        self.signal(Signal::KILL);
         self.finish()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("{self}: {error}"));
     }
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn stop(self) -> Finished {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).unwrap_or_else(|error| panic!("{self}: {error}"));
+        self.signal(Signal::TERM);
         self.finish()
     }
 
     /// Waits for the end.
-    pub(crate) fn finish(self) -> Finished {
-        self.finish_within(LIMIT)
+    pub(crate) fn finish(mut self) -> Finished {
+        self.wait()
     }
 
-    pub(crate) fn finish_within(mut self, limit: Duration) -> Finished {
-        let give_up = Instant::now() + limit;
+    /// Waits for the end, and takes what was written.
+    pub(crate) fn wait(&mut self) -> Finished {
+        let give_up = Instant::now() + LIMIT;
         let mut written = self.output.written.lock().unwrap();
         while written.ended < 2 {
             let left = give_up.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "{self} did not end within {limit:?}\n{}",
+                "{self} did not end within {LIMIT:?}\n{}",
                 Text::of(&written)
             );
             written = self.output.more.wait_timeout(written, left).unwrap().0;
