@@ -57,6 +57,8 @@ struct Session<'a> {
     network: Network,
     stop: Stop,
     stop_token: Token,
+    /// When progress was last reported: files may be smaller than what comes in a period.
+    reported: Instant,
     watch: Watch,
 }
 
@@ -105,6 +107,7 @@ impl<'a> Session<'a> {
             network,
             stop,
             stop_token,
+            reported: Instant::now(),
             watch: Watch::default(),
         })
     }
@@ -252,7 +255,7 @@ impl<'a> Session<'a> {
         let mut fetch = Fetch::new(self.network.stack(), config, writer, now);
         let mut outcome = None;
         let args = self.args;
-        let mut reported = Instant::now();
+        let mut reported = self.reported;
         self.run(&mut fetch, |network, fetch| {
             if args.report && reported.elapsed() >= REPORT_PERIOD {
                 reported = Instant::now();
@@ -265,6 +268,7 @@ impl<'a> Session<'a> {
             let closed = outcome.is_some() && fetch.has_closed(network.stack());
             Ok(done_if(failed || closed))
         })?;
+        self.reported = reported;
         let mut writer = fetch.finish(self.network.stack());
         writer.flush().map_err(CliError::Output)?;
         Ok(outcome.transpose()?)
