@@ -313,11 +313,16 @@ fn collect(
         let mut buffer = [0; 1 << 16];
         // An error is an end, too.
         while let Ok(bytes @ 1..) = from.read(&mut buffer) {
-            let mut written = output.written.lock().unwrap();
+            // Whoever waits for output that does not come fails while it holds the lock.
+            let Ok(mut written) = output.written.lock() else {
+                return;
+            };
             into(&mut written).extend_from_slice(&buffer[..bytes]);
             output.more.notify_all();
         }
-        output.written.lock().unwrap().ended += 1;
-        output.more.notify_all();
+        if let Ok(mut written) = output.written.lock() {
+            written.ended += 1;
+            output.more.notify_all();
+        }
     });
 }
