@@ -186,12 +186,13 @@ impl<E> Direction<E> {
 
     /// `most` is how many chains a batch may have where the poll does not know their number.
     fn poll(&mut self, most: usize) -> u16 {
-        self.batch = if self.rules.counts {
-            self.published.len()
+        let known = self.published.len();
+        // A poll that finds nothing begins no batch: what comes behind it waits for the next one.
+        self.batch = if self.rules.counts || known == 0 {
+            known
         } else {
             most
         };
-        let known = self.published.len();
         (if self.rules.counts {
             known
         } else {

@@ -205,9 +205,11 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
 
     #[inline]
     fn poll(&mut self) -> Result<u16, DeviceFault> {
-        // What is made available while a batch goes on, beyond a ring's worth, waits for the next one.
-        self.credit = self.size;
-        Ok(u16::from(self.look().is_some()))
+        // What is made available while a batch goes on, beyond a ring's worth, waits for the next one. Without a first
+        // chain there is no batch: whoever was told so may go to sleep, and must not have missed one that came meanwhile.
+        let found = self.look().is_some();
+        self.credit = if found { self.size } else { 0 };
+        Ok(u16::from(found))
     }
 
     #[inline(always)]

@@ -220,9 +220,11 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
 
     #[inline]
     fn poll(&mut self) -> Result<u16, DriverFault> {
-        // What is added from now on waits for the next batch.
-        self.credit = self.in_flight;
-        Ok(u16::from(self.credit > 0 && self.look().is_some()))
+        // What is added from now on waits for the next batch. Without a first chain there is none: whoever was told so
+        // may go to sleep, and must not have missed one that came meanwhile.
+        let found = self.in_flight > 0 && self.look().is_some();
+        self.credit = if found { self.in_flight } else { 0 };
+        Ok(u16::from(found))
     }
 
     #[inline(always)]
