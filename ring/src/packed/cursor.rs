@@ -2,35 +2,29 @@
 
 use super::areas::{AVAILABLE, USED};
 
-/// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1).
+/// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1): the offset, below the ring's size, in bits 0
+/// to 15, and the wrap counter in bit 16. It is one word so that it is stored and loaded as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cursor {
-    /// Below the ring's size.
-    offset: u16,
-    wrap: bool,
-}
+pub(super) struct Cursor(u32);
+
+const OFFSET: u32 = WRAP - 1;
+const WRAP: u32 = 1 << 16;
 
 impl Cursor {
     /// Where both sides start.
-    pub(super) const ORIGIN: Self = Self {
-        offset: 0,
-        wrap: true,
-    };
+    pub(super) const ORIGIN: Self = Self(WRAP);
 
     /// As notifications and event suppression structures carry it: the offset in bits 0 to 14, the wrap counter in
     /// bit 15 (virtio 1.4, sections 2.8.14 and 2.9).
     pub(super) const fn to_bits(self) -> u16 {
-        self.offset | (self.wrap as u16) << 15
+        (self.0 & OFFSET | self.0 >> 1 & 0x8000) as u16
     }
 
     /// The position, if a ring of `size` descriptors has it.
     pub(super) const fn from_bits(bits: u16, size: u16) -> Option<Self> {
         let offset = bits & 0x7fff;
         if offset < size {
-            Some(Self {
-                offset,
-                wrap: bits >> 15 != 0,
-            })
+            Some(Self(offset as u32 | (bits as u32 & 0x8000) << 1))
         } else {
             None
         }
@@ -39,40 +33,43 @@ impl Cursor {
     /// Which descriptor this is.
     #[inline(always)]
     pub(super) fn offset(self) -> u16 {
-        self.offset
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    fn wrap(self) -> bool {
+        self.0 & WRAP != 0
     }
 
     /// What the two flags of a descriptor say that is available here and now.
     #[inline(always)]
     pub(super) fn available_mark(self) -> u64 {
-        if self.wrap { AVAILABLE } else { USED }
+        if self.wrap() { AVAILABLE } else { USED }
     }
 
     /// What the two flags of a descriptor say that is used here and now.
     #[inline(always)]
     pub(super) fn used_mark(self) -> u64 {
-        if self.wrap { AVAILABLE | USED } else { 0 }
+        if self.wrap() { AVAILABLE | USED } else { 0 }
     }
 
     /// The position `count` descriptors on, at most as many as the ring has.
     #[inline(always)]
     pub(super) fn forward(self, count: u16, size: u16) -> Self {
-        // At most 32767 + 32768.
-        let offset = self.offset + count;
-        if offset < size {
-            Self { offset, ..self }
+        // The offset becomes 32767 + 32768 at most, and does not reach the wrap counter.
+        let on = self.0 + u32::from(count);
+        if on & OFFSET < u32::from(size) {
+            Self(on)
         } else {
-            Self {
-                offset: offset - size,
-                wrap: !self.wrap,
-            }
+            Self((on - u32::from(size)) ^ WRAP)
         }
     }
 
     /// How many descriptors `later` lies behind this position, below twice the ring's size: two laps are all that
     /// wrap counters tell apart.
     pub(super) fn distance_to(self, later: Self, size: u16) -> u32 {
-        let linear = |at: Self| u32::from(at.offset) + if at.wrap { 0 } else { u32::from(size) };
+        let linear =
+            |at: Self| u32::from(at.offset()) + if at.wrap() { 0 } else { u32::from(size) };
         let (from, to) = (linear(self), linear(later));
         if from <= to {
             to - from
@@ -96,8 +93,8 @@ mod tests {
                 for _ in 0..20 {
                     let next = at.forward(count, size);
                     total += u32::from(count);
-                    assert_eq!(u32::from(next.offset), total % u32::from(size));
-                    assert_eq!(next.wrap, (total / u32::from(size)).is_multiple_of(2));
+                    assert_eq!(u32::from(next.offset()), total % u32::from(size));
+                    assert_eq!(next.wrap(), (total / u32::from(size)).is_multiple_of(2));
                     assert_eq!(at.distance_to(next, size), u32::from(count));
                     let back = (2 * u32::from(size) - u32::from(count)) % (2 * u32::from(size));
                     assert_eq!(next.distance_to(at, size), back);
