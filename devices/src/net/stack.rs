@@ -218,7 +218,8 @@ impl<P: Port> Stack<P> {
         }
         self.phy.port = port;
         self.phy.fault = None;
-        self.interface.set_hardware_addr(EthernetAddress(mac.0).into());
+        self.interface
+            .set_hardware_addr(EthernetAddress(mac.0).into());
         // Any update makes it forget its neighbours.
         self.interface.update_ip_addrs(|_| {});
         Ok(())
