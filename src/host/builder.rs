@@ -1,6 +1,7 @@
 //! Composing a bus.
 
 use std::path::Path;
+use std::time::Instant;
 
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Regions, SessionId};
@@ -14,6 +15,7 @@ use shmbus_transports::local::{Listener, ListenerOptions};
 use std::collections::{BTreeMap, HashMap};
 
 use super::agenda::Agenda;
+use super::warnings::Warnings;
 use super::{Bus, HostError, Source, duplicate};
 use crate::control::role;
 use crate::plan::SessionPlan;
@@ -140,6 +142,7 @@ impl BusBuilder {
             signals,
             sources,
             outbox: shmbus_devices::Outbox::default(),
+            warnings: Warnings::new(Instant::now()),
         })
     }
 }

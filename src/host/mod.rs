@@ -6,6 +6,7 @@ mod error;
 mod session;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -31,6 +32,7 @@ use self::agenda::Agenda;
 pub use self::builder::BusBuilder;
 pub use self::error::HostError;
 use self::session::Session;
+use self::warnings::Warnings;
 use crate::control::{DeviceOffer, role};
 use crate::counters::{Counters, Totals};
 use crate::plan::SessionPlan;
@@ -84,6 +86,7 @@ pub struct Bus {
     /// One timer for all devices: it is set to the earliest tick.
     alarm: Alarm,
     outbox: Outbox,
+    warnings: Warnings,
 }
 
 impl Bus {
@@ -230,12 +233,8 @@ impl Bus {
             }
         }
         while let Some((id, reason)) = self.devices[index as usize].faulted() {
-            tracing::warn!(
-                session = id.0,
-                device = index,
-                reason,
-                "device needs a reset"
-            );
+            let what = format_args!("device needs a reset: {reason}");
+            self.warnings.about(id, index, what);
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.latch(index);
                 session.publish_statuses();
@@ -326,7 +325,9 @@ impl Bus {
             return;
         };
         let mut steps = Vec::new();
-        session.look_at_drivers(|device, transition| steps.push((device, transition)));
+        session.look_at_drivers(&mut self.warnings, |device, transition| {
+            steps.push((device, transition))
+        });
         for (index, transition) in steps {
             let Some(device) = self.devices.get_mut(index as usize) else {
                 continue;
@@ -337,7 +338,8 @@ impl Bus {
                 Transition::Activate(features) => {
                     let regions = session.regions(index);
                     if let Err(error) = device.activate(id, &regions, features) {
-                        tracing::warn!(session = id.0, device = index, %error, "driver refused");
+                        let what = format_args!("driver refused: {error}");
+                        self.warnings.about(id, index, what);
                         session.latch(index);
                     }
                 }
@@ -363,6 +365,7 @@ impl Bus {
         self.counts_before.sent += counts.sent;
         self.counts_before.suppressed += counts.suppressed;
         session.disconnect(&mut self.signals);
+        self.warnings.settle();
         // At once: who has seen a guest leave finds everything counted that it did.
         self.publish_counters();
     }

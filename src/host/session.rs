@@ -13,6 +13,7 @@ use shmbus_transports::{Doorbells, Memory};
 use shmbus_virtio::{DeviceStatus, StatusError, StatusMachine, Transition};
 
 use super::error::HostError;
+use super::warnings::Warnings;
 use crate::bells::{self, Bells, Side};
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::plan::SessionPlan;
@@ -190,7 +191,11 @@ impl Session {
 
     /// Looks at the driver table and walks the devices' statuses on. `step` gets each that matters to a device; one
     /// that is out of order latches `DEVICE_NEEDS_RESET`.
-    pub(super) fn look_at_drivers(&mut self, mut step: impl FnMut(u32, Transition)) {
+    pub(super) fn look_at_drivers(
+        &mut self,
+        warnings: &mut Warnings,
+        mut step: impl FnMut(u32, Transition),
+    ) {
         let Some(connected) = &mut self.connected else {
             return;
         };
@@ -212,7 +217,8 @@ impl Session {
                 Err(misstep) => {
                     // Once until it is reset: a guest must not fill the log.
                     if !machine.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
-                        tracing::warn!(session = self.id.0, device, %misstep, "the driver broke the rules");
+                        let what = format_args!("the driver broke the rules: {misstep}");
+                        warnings.about(self.id, device, what);
                     }
                     machine.needs_reset();
                 }
