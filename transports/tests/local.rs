@@ -439,7 +439,7 @@ fn errors_say_what_to_do() {
     let path = directory.path().join("bus");
     let error = connect(&path, &guest("early"), TIMEOUT).unwrap_err();
     let expected = format!(
-        "there is no socket {0}: start the host first, with `shmbus host --socket {0}`",
+        "there is no socket {0}: start the host first, with `shmbus host --socket {0} --device ...`",
         path.display()
     );
     assert_eq!(error.to_string(), expected);

@@ -21,7 +21,7 @@ use super::socket::{Socket, SocketError};
 pub enum ConnectError {
     /// There is no such file.
     #[error(
-        "there is no socket {}: start the host first, with `shmbus host --socket {}`",
+        "there is no socket {}: start the host first, with `shmbus host --socket {} --device ...`",
         .path.display(), .path.display()
     )]
     NoSocket {
@@ -30,7 +30,7 @@ pub enum ConnectError {
     },
     /// A socket file that a dead host left.
     #[error(
-        "nobody listens at {}, its host is gone: start it again, with `shmbus host --socket {}`",
+        "nobody listens at {}, its host is gone: start it again, with `shmbus host --socket {} --device ...`",
         .path.display(), .path.display()
     )]
     NobodyListens {
