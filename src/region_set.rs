@@ -8,6 +8,7 @@ use shmbus_shm::{
     RegionError, RegionManager, Section,
 };
 use shmbus_signal::ChannelId;
+use shmbus_table::{TableError, TypedReader, Value};
 
 /// A session's region cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -157,4 +158,13 @@ pub(crate) fn directory(host: &Mapped) -> Result<Vec<Region>, RegionSetError> {
         Some(error) => Err(error),
         None => Ok(regions),
     }
+}
+
+/// Attaches to a table of the other side's, of as many slots as its header says.
+pub(crate) fn attach_table<V: Value>(
+    window: &Mapped,
+) -> Result<TypedReader<V, Mapped, Vec<u64>>, TableError> {
+    let slots = shmbus_table::Header::read(window)?.layout.slots() as usize;
+    let storage = || vec![0; slots];
+    TypedReader::attach(window.clone(), storage(), storage())
 }

@@ -31,7 +31,7 @@ pub use self::error::GuestError;
 pub use self::network::{BusPort, Ended, Network, NetworkCounters, NetworkError};
 use crate::bells::{self, Bells, Side};
 use crate::control::{DeviceOffer, DriverState, role};
-use crate::region_set::{RegionSet, RegionSetError, Subject};
+use crate::region_set::{RegionSet, RegionSetError, Subject, attach_table};
 
 /// How long the host may take to answer a driver.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -129,7 +129,8 @@ impl Guest {
         let host = host.ok_or(RegionSetError::Missing { role: 0 })?;
         let regions = RegionSet::read(&host, &memories)?;
 
-        let offers = attach(&regions)?;
+        let offers: TypedReader<DeviceOffer, _, _> =
+            attach_table(&regions.own(role::DEVICE_TABLE)?.1)?;
         let devices = offers.table().layout().slots() as usize;
         let drivers = TypedWriter::create(
             regions.own(role::DRIVER_TABLE)?.1.clone(),
@@ -381,13 +382,6 @@ impl Guest {
     pub fn leave(self) {
         self.link.goodbye(GoodbyeReason::Finished);
     }
-}
-
-fn attach(regions: &RegionSet) -> Result<TypedReader<DeviceOffer, Mapped, Vec<u64>>, GuestError> {
-    let window = &regions.own(role::DEVICE_TABLE)?.1;
-    let slots = shmbus_table::Header::read(window)?.layout.slots() as usize;
-    let storage = || vec![0; slots];
-    Ok(TypedReader::attach(window.clone(), storage(), storage())?)
 }
 
 /// A reader of a clock device's clocks.

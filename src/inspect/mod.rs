@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use shmbus_shm::{Mapped, MemoryId, MemoryMap, Section};
-use shmbus_table::{TableError, TypedReadError, TypedReader, Value};
+use shmbus_table::{TableError, TypedReadError};
 use shmbus_transports::local::{ConnectError, GuestName, Inspector, NameError, SessionId};
 use shmbus_virtio::DeviceId;
 
@@ -20,7 +20,7 @@ pub use self::view::{
 };
 use crate::control::role;
 use crate::counters::{Counters, Totals};
-use crate::region_set::{RegionSet, RegionSetError, directory};
+use crate::region_set::{RegionSet, RegionSetError, attach_table, directory};
 
 /// How long the host may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -187,18 +187,11 @@ impl Memories {
 }
 
 fn read_counters(bus: &RegionSet) -> Result<(Totals, Vec<Counters>), InspectError> {
-    let mut table = attach::<Counters>(&bus.own(role::COUNTERS)?.1)?;
+    let mut table = attach_table::<Counters>(&bus.own(role::COUNTERS)?.1)?;
     let (totals, _) = table.read(0)?;
     let mut devices = Vec::new();
     for slot in 1..table.table().layout().slots() {
         devices.push(table.read(slot)?.0);
     }
     Ok((totals.into(), devices))
-}
-
-/// Attaches to a table of any number of slots.
-fn attach<V: Value>(window: &Mapped) -> Result<TypedReader<V, Mapped, Vec<u64>>, TableError> {
-    let slots = shmbus_table::Header::read(window)?.layout.slots() as usize;
-    let storage = || vec![0; slots];
-    TypedReader::attach(window.clone(), storage(), storage())
 }

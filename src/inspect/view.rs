@@ -10,10 +10,10 @@ use shmbus_ring::split::Layout;
 use shmbus_shm::{Field, Mapped, Region, RegionKind};
 use shmbus_virtio::DeviceId;
 
-use super::{InspectError, attach};
+use super::InspectError;
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::counters::{Counters, Totals};
-use crate::region_set::RegionSet;
+use crate::region_set::{RegionSet, attach_table};
 
 /// A whole bus.
 #[derive(Clone, Debug, Serialize)]
@@ -180,8 +180,8 @@ fn clocks(window: &Mapped) -> Vec<ClockView> {
 
 impl GuestView {
     pub(super) fn new(session: u32, name: &str, regions: &RegionSet) -> Result<Self, InspectError> {
-        let mut offers = attach::<DeviceOffer>(&regions.own(role::DEVICE_TABLE)?.1)?;
-        let mut drivers = attach::<DriverState>(&regions.own(role::DRIVER_TABLE)?.1)?;
+        let mut offers = attach_table::<DeviceOffer>(&regions.own(role::DEVICE_TABLE)?.1)?;
+        let mut drivers = attach_table::<DriverState>(&regions.own(role::DRIVER_TABLE)?.1)?;
         let mut view = Self {
             session,
             name: name.to_owned(),
@@ -217,7 +217,7 @@ fn rings(device: u32, regions: &RegionSet) -> Vec<RingView> {
     };
     let mut positions = regions
         .get(Some(device), POSITIONS)
-        .and_then(|(_, window)| attach::<RingState>(window).ok());
+        .and_then(|(_, window)| attach_table::<RingState>(window).ok());
     [
         ("receiveq1", RECEIVEQ1_DRIVER, RECEIVEQ1_DEVICE),
         ("transmitq1", TRANSMITQ1_DRIVER, TRANSMITQ1_DEVICE),
@@ -259,8 +259,8 @@ fn rings(device: u32, regions: &RegionSet) -> Vec<RingView> {
 /// A guest's timers that were ever set.
 fn timers(device: u32, regions: &RegionSet) -> Vec<TimerView> {
     let table = |role| regions.get(Some(device), role).map(|(_, window)| window);
-    let deadlines = table(timer::device::role::DEADLINES).map(attach::<Deadline>);
-    let expirations = table(timer::device::role::EXPIRATIONS).map(attach::<Expiration>);
+    let deadlines = table(timer::device::role::DEADLINES).map(attach_table::<Deadline>);
+    let expirations = table(timer::device::role::EXPIRATIONS).map(attach_table::<Expiration>);
     let Some(Ok(mut deadlines)) = deadlines else {
         return Vec::new();
     };
