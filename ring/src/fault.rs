@@ -1,7 +1,7 @@
 //! What can be wrong: with what the other side wrote, and with what the caller asked for.
 
-use shmbus_shm::{AddressError, WindowError};
-use shmbus_virtio::Features;
+use shmbus_shm::{AddressError, FenceScope, WindowError};
+use shmbus_virtio::FeatureError;
 
 use crate::device::ChainHead;
 
@@ -29,6 +29,20 @@ pub enum DriverFault {
         position: u16,
         /// The id that the device wrote.
         id: u32,
+    },
+    /// With `VIRTIO_F_IN_ORDER`: a used element ends a batch of more chains than the used index, or the device, has.
+    #[error(
+        "used entry {position} ends a batch with chain {id}, {found} chains on; {expected} at most were used"
+    )]
+    BatchEnd {
+        /// Where the used element lies, as [`Positions`](crate::Positions) counts.
+        position: u16,
+        /// The id that the device wrote.
+        id: u32,
+        /// How many chains such a batch would have.
+        found: u64,
+        /// How many chains it can have at most.
+        expected: u16,
     },
     /// A used element's length is more than the chain's writable bytes.
     #[error(
@@ -207,11 +221,40 @@ pub enum SetupError {
         /// The queue's size, in entries.
         size: u16,
     },
-    /// Features that this format does not implement.
+    /// Features that stand in each other's way, or that nobody may negotiate.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// Features that belong to another type of ring, or to none.
     #[error("feature bits {bits:#x} are not supported by this ring")]
     Unsupported {
         /// The bits.
         bits: u128,
+    },
+    /// Private features that belong to another type of ring.
+    #[error("private feature bits {bits:#x} are not supported by this ring")]
+    UnsupportedPrivate {
+        /// The bits.
+        bits: u64,
+    },
+    /// Features that this type of ring is made for were not negotiated.
+    #[error("this ring needs feature bits {bits:#x}, which were not negotiated")]
+    Missing {
+        /// The bits.
+        bits: u128,
+    },
+    /// With `VIRTIO_F_ORDER_PLATFORM` the ring must lie in memory whose fences reach devices.
+    #[error("ORDER_PLATFORM needs memory whose fences are of scope Dma; this is {found:?}")]
+    FenceScope {
+        /// The scope of the memory's fences.
+        found: FenceScope,
+    },
+    /// Areas that a queue is to go on in are not of its size.
+    #[error("areas for {found} entries; the queue has {expected}")]
+    OtherSize {
+        /// How many entries they have.
+        found: u16,
+        /// The queue's size, in entries.
+        expected: u16,
     },
     /// The storage that was passed in has too few slots.
     #[error("storage for {found} slots; the queue needs {needed}")]
@@ -221,20 +264,6 @@ pub enum SetupError {
         /// How many the queue needs: its size.
         needed: usize,
     },
-}
-
-impl SetupError {
-    /// Refuses what `features` has of `unsupported`.
-    pub(crate) fn check_features(
-        features: Features,
-        unsupported: Features,
-    ) -> Result<(), SetupError> {
-        let bits = (features & unsupported).bits();
-        if bits != 0 {
-            return Err(SetupError::Unsupported { bits });
-        }
-        Ok(())
-    }
 }
 
 /// Why a chain was not added.

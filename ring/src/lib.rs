@@ -65,6 +65,7 @@ mod device;
 mod driver;
 mod event;
 mod fault;
+mod features;
 pub mod packed;
 mod positions;
 pub mod split;
@@ -77,4 +78,5 @@ pub use fault::{
     AddError, ChainError, CompleteError, DeviceFault, DriverFault, Rejected, SetupError,
     Uncompleted,
 };
+pub use features::RingFeatures;
 pub use positions::Positions;

@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering;
 
-use crate::window::{Window, WindowError, Word, prove};
+use crate::window::{FenceScope, Window, WindowError, Word, prove};
 
 /// One word of shared memory, always accessed at its one width.
 #[derive(Clone, Debug)]
@@ -48,6 +48,11 @@ impl<T: Word, W: Window> Field<T, W> {
     #[inline(always)]
     pub fn fence(&self, order: Ordering) {
         self.window.fence(order);
+    }
+
+    /// Among whom such fences order.
+    pub fn fence_scope(&self) -> FenceScope {
+        self.window.fence_scope()
     }
 }
 
@@ -163,6 +168,11 @@ impl<T: Word, W: Window> Array<T, W> {
     #[inline(always)]
     pub fn fence(&self, order: Ordering) {
         self.window.fence(order);
+    }
+
+    /// Among whom such fences order.
+    pub fn fence_scope(&self) -> FenceScope {
+        self.window.fence_scope()
     }
 }
 

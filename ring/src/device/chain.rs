@@ -3,7 +3,7 @@
 use shmbus_shm::{Access, AddressError, AddressSpace, SharedBytes};
 
 use super::Slices;
-use crate::descriptor::{Buffer, MAX_CHAIN_BYTES, WRITE};
+use crate::descriptor::{Buffer, MAX_CHAIN_BYTES, UsedElement, WRITE};
 use crate::fault::ChainError;
 
 /// What identifies a chain that was taken, and is given back to complete it. There is one for each chain taken, and
@@ -159,6 +159,32 @@ pub struct FoundChain {
     /// How many entries of the ring it takes up.
     pub(crate) entries: u16,
     pub(crate) shape: ChainShape,
+}
+
+/// A chain that the device is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// By what the driver knows it; below the queue's size.
+    pub(crate) head: u16,
+    /// Where it was taken from.
+    pub(crate) position: u16,
+    /// How many entries of the ring it takes up.
+    pub(crate) entries: u16,
+    /// How many bytes were written to it.
+    pub(crate) written: u32,
+    /// Whether these are all of its writable bytes.
+    pub(crate) completely: bool,
+}
+
+impl Completed {
+    /// What the driver is told of it.
+    #[inline(always)]
+    pub(crate) fn element(self) -> UsedElement {
+        UsedElement {
+            id: u32::from(self.head),
+            len: self.written,
+        }
+    }
 }
 
 /// What a walk found, apart from the buffers.

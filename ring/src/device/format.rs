@@ -9,8 +9,8 @@ impl<F: sealed::DeviceFormat> DeviceFormat for F {}
 pub(crate) mod sealed {
     use shmbus_shm::{AddressSpace, Notify};
 
-    use crate::descriptor::{Buffer, UsedElement};
-    use crate::device::{DeviceSlot, FoundChain};
+    use crate::descriptor::Buffer;
+    use crate::device::{Completed, DeviceSlot, FoundChain};
     use crate::event::Recheck;
     use crate::fault::{DeviceFault, SetupError};
     use crate::positions::Positions;
@@ -21,6 +21,9 @@ pub(crate) mod sealed {
         /// Where both sides start after a reset.
         const ORIGIN: u16;
 
+        /// Where the ring lies.
+        type Areas;
+
         /// The queue's size.
         fn size(&self) -> u16;
 
@@ -29,6 +32,9 @@ pub(crate) mod sealed {
 
         /// Formats the memory that the device writes, and the slots; both sides are at `position`.
         fn start(&mut self, slots: &mut [DeviceSlot], position: u16);
+
+        /// Goes on over the same memory, which is now found at other addresses of this process.
+        fn rebind(&mut self, areas: Self::Areas) -> Result<(), SetupError>;
 
         /// Looks how far the driver has come; returns how many chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DeviceFault>;
@@ -40,14 +46,14 @@ pub(crate) mod sealed {
             segments: &mut [Buffer],
         ) -> Result<Option<FoundChain>, DeviceFault>;
 
-        /// Goes on behind the chain that was peeked at, which takes up so many entries.
-        fn advance(&mut self, entries: u16);
+        /// Goes on behind the chain that was peeked at.
+        fn advance(&mut self, found: &FoundChain);
 
-        /// Writes a used element, for a chain that took up so many entries, that [`DeviceFormat::publish`] shows.
-        fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement, entries: u16);
+        /// Takes note of a completed chain, which [`DeviceFormat::publish`] shows.
+        fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed);
 
         /// Shows the driver what was placed.
-        fn publish(&mut self) -> Notify;
+        fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify;
 
         /// Forgets what the last poll found: the queue has stopped.
         fn halt(&mut self);

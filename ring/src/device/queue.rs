@@ -4,8 +4,8 @@ use core::fmt;
 
 use shmbus_shm::{AddressError, AddressSpace, Notify};
 
-use super::{Chain, ChainHead, DeviceFormat, DeviceSlot, FoundChain};
-use crate::descriptor::{Buffer, UsedElement};
+use super::{Chain, ChainHead, Completed, DeviceFormat, DeviceSlot};
+use crate::descriptor::Buffer;
 use crate::event::Recheck;
 use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError, Uncompleted};
 use crate::positions::Positions;
@@ -93,23 +93,19 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         space: &impl AddressSpace,
         segments: &'s mut [Buffer],
     ) -> Result<Option<Chain<'s>>, DeviceFault> {
-        let FoundChain {
-            head,
-            position,
-            entries,
-            shape,
-        } = match self.ring.peek(space, segments) {
+        let found = match self.ring.peek(space, segments) {
             Ok(Some(found)) => found,
             Ok(None) => return self.fault.map_or(Ok(None), Err),
             Err(fault) => return Err(self.stop(fault)),
         };
+        let (head, position, shape) = (found.head, found.position, found.shape);
         // The format checked that the head is below the queue's size, which the storage reaches.
         match self.slots.as_mut().get_mut(usize::from(head)) {
-            Some(slot) if slot.entries == 0 => slot.entries = entries,
+            Some(slot) if slot.entries == 0 => slot.entries = found.entries,
             _ => return Err(self.stop(DeviceFault::HeadInFlight { position, head })),
         }
         self.in_flight += 1;
-        self.ring.advance(entries);
+        self.ring.advance(&found);
         let (readable, rest) = segments.split_at(shape.readable);
         Ok(Some(Chain {
             head: ChainHead {
@@ -158,18 +154,21 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             }
         };
         self.in_flight -= 1;
-        let element = UsedElement {
-            id: u32::from(head),
-            len: written,
+        let completed = Completed {
+            head,
+            position: chain.position,
+            entries,
+            written,
+            completely: u64::from(written) == chain.writable_bytes,
         };
-        self.ring.place_used(slots, element, entries);
+        self.ring.place_used(slots, completed);
         Ok(())
     }
 
     /// Shows the driver all chains completed since the last call, together, and answers whether it must be told.
     #[inline]
     pub fn publish(&mut self) -> Notify {
-        self.ring.publish()
+        self.ring.publish(self.slots.as_mut())
     }
 
     /// Stops the queue because a buffer of `chain`, which was taken, cannot be accessed: the driver gave a wrong
@@ -219,6 +218,17 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         self.fault = None;
         self.in_flight = 0;
         self.life = self.life.wrapping_add(1);
+    }
+
+    /// Goes on over the same memory, which this process now finds at other addresses: as after a hot-plug, when a
+    /// virtual machine's memory is mapped anew. `areas` are carved from the new mapping. The old one is let go of.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::OtherSize`] if the areas are not of this queue's size, [`SetupError::FenceScope`] if the memory is
+    /// of another kind: a queue's geometry never changes. The queue then goes on as before.
+    pub fn rebind(&mut self, areas: F::Areas) -> Result<(), SetupError> {
+        self.ring.rebind(areas)
     }
 
     /// Latches the first fault.

@@ -1,5 +1,6 @@
 //! The device's private record of what it took.
 
+use super::Completed;
 use crate::descriptor::UsedElement;
 
 /// The device side's private record for one entry: storage that the caller passes in, one for each entry of the
@@ -11,6 +12,26 @@ pub struct DeviceSlot {
     /// How many entries of the ring the chain takes up whose id this slot's index is; 0 while it is not in flight:
     /// not taken, or completed.
     pub(crate) entries: u16,
+    /// With `VIRTIO_F_IN_ORDER`: how the chain was completed that was taken from this slot's entry, while it is not
+    /// shown.
+    pub(crate) completion: Option<Completion>,
+}
+
+/// A chain that is completed and waits for its turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) element: UsedElement,
+    /// Whether all of its writable bytes were written.
+    pub(crate) completely: bool,
+}
+
+impl From<Completed> for Completion {
+    fn from(chain: Completed) -> Self {
+        Self {
+            element: chain.element(),
+            completely: chain.completely,
+        }
+    }
 }
 
 impl DeviceSlot {
@@ -22,6 +43,7 @@ impl DeviceSlot {
                 len: u32::MAX,
             },
             entries: 0,
+            completion: None,
         }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) mod sealed {
         /// Where both sides start after a reset.
         const ORIGIN: u16;
 
+        /// Where the ring lies.
+        type Areas;
+
         /// The queue's size.
         fn size(&self) -> u16;
 
@@ -35,6 +38,9 @@ pub(crate) mod sealed {
 
         /// Formats the memory that the driver writes, and the slots; both sides are at `position`.
         fn start<T>(&mut self, slots: &mut [DriverSlot<T>], position: u16);
+
+        /// Goes on over the same memory, which is now found at other addresses of this process.
+        fn rebind(&mut self, areas: Self::Areas) -> Result<(), SetupError>;
 
         /// Writes a chain that [`DriverFormat::publish`] makes available; returns its id. The queue has checked that
         /// there are 1 to [`DriverFormat::free`] buffers.
@@ -58,8 +64,12 @@ pub(crate) mod sealed {
         /// Looks how far the device has come; returns how many used chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DriverFault>;
 
-        /// The used element that is next, and its position, in the batch that the last poll began.
-        fn peek_used(&self) -> Option<(u16, UsedElement)>;
+        /// The used element that is next, and its position, in the batch that the last poll began. It stays next.
+        /// Whether the device has a chain of that id is the queue's to check.
+        fn peek_used<T>(
+            &mut self,
+            slots: &[DriverSlot<T>],
+        ) -> Result<Option<(u16, UsedElement)>, DriverFault>;
 
         /// Takes the element that was peeked at off the ring, and frees the descriptors of chain `id`.
         fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16);

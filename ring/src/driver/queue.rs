@@ -173,10 +173,12 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// The latched [`DriverFault`]. The chain that is next then stays lent.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Used<T>>, DriverFault> {
-        let Some((position, element)) = self.ring.peek_used() else {
-            return self.fault.map_or(Ok(None), Err);
-        };
         let slots = self.slots.as_mut();
+        let (position, element) = match self.ring.peek_used(slots) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.fault.map_or(Ok(None), Err),
+            Err(fault) => return Err(self.stop(fault)),
+        };
         // The id is the device's word: it must name a chain that it has now. That refuses a second completion, and
         // one of a chain that was placed and not yet published.
         let lent = slots.get_mut(element.id as usize);
@@ -255,6 +257,17 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.ring.start(slots, F::ORIGIN);
         self.published = self.placed;
         self.fault = None;
+    }
+
+    /// Goes on over the same memory, which this process now finds at other addresses: as after a hot-plug, when a
+    /// virtual machine's memory is mapped anew. `areas` are carved from the new mapping. The old one is let go of.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::OtherSize`] if the areas are not of this queue's size, [`SetupError::FenceScope`] if the memory is
+    /// of another kind: a queue's geometry never changes. The queue then goes on as before.
+    pub fn rebind(&mut self, areas: F::Areas) -> Result<(), SetupError> {
+        self.ring.rebind(areas)
     }
 
     /// Checks what a chain must always meet; returns how many of its bytes are writable.

@@ -3,7 +3,7 @@
 use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering::{self, Relaxed};
 
-use shmbus_shm::{Array, Field, Window, WindowError};
+use shmbus_shm::{Array, FenceScope, Field, Window, WindowError};
 
 use super::cursor::Cursor;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
@@ -175,6 +175,11 @@ impl<W: Window> Descriptors<W> {
     pub(super) fn store_address(&self, at: Cursor, address: u64) {
         self.words
             .store(2 * usize::from(at.offset()), address, Relaxed);
+    }
+
+    /// Among whom its fences order.
+    pub(super) fn fence_scope(&self) -> FenceScope {
+        self.words.fence_scope()
     }
 
     /// Orders this thread's accesses to the ring's memory.

@@ -3,16 +3,18 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use shmbus_shm::{AddressSpace, Field, Notify, Window};
-use shmbus_virtio::Features;
 
-use super::UNSUPPORTED;
+use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
 use super::suppression::Suppression;
-use crate::descriptor::{Buffer, INDIRECT, NEXT, UsedElement, WRITE};
-use crate::device::{ChainBuilder, ChainShape, DeviceSlot, FoundChain, IndirectTable, sealed};
+use crate::descriptor::{Buffer, INDIRECT, NEXT, WRITE};
+use crate::device::{
+    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
+};
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
+use crate::features::RingFeatures;
 use crate::positions::Positions;
 
 /// The device side of a packed ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
@@ -28,7 +30,10 @@ pub struct DeviceRing<W> {
     driver_wish: Field<u32, W>,
     size: u16,
     indirect: bool,
-    event_idx: bool,
+    /// The driver asks by position.
+    used_event: bool,
+    /// The device asks by position.
+    avail_event: bool,
     /// Where the next chain is found.
     next: Cursor,
     /// How many more chains the batch may have that the last poll began.
@@ -51,21 +56,24 @@ pub struct DeviceRing<W> {
 type Walked = (u16, u16, ChainShape);
 
 impl<W: Window> DeviceRing<W> {
-    /// The device side over `areas`, with what was negotiated. Of `features`, `INDIRECT_DESC` and `EVENT_IDX` matter
-    /// here.
+    /// The device side over `areas`, with what was negotiated.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Unsupported`] if one of [`UNSUPPORTED`] was negotiated.
-    pub fn new(areas: Areas<W>, features: Features) -> Result<Self, SetupError> {
-        SetupError::check_features(features, UNSUPPORTED)?;
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
+    /// with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        let features = features
+            .into()
+            .check(PLAIN, areas.descriptors.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             own_wish: areas.device,
             driver_wish: areas.driver,
             size: areas.size,
-            indirect: features.contains(Features::INDIRECT_DESC),
-            event_idx: features.contains(Features::EVENT_IDX),
+            indirect: features.indirect(),
+            used_event: features.used_event(),
+            avail_event: features.avail_event(),
             next: Cursor::ORIGIN,
             credit: 0,
             outstanding: 0,
@@ -182,6 +190,8 @@ fn walk_table(
 impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
+    type Areas = Areas<W>;
+
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
@@ -201,6 +211,14 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         self.moved = 0;
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
+    }
+
+    fn rebind(&mut self, areas: Areas<W>) -> Result<(), SetupError> {
+        super::check_rebinding(&areas, self.size, self.descriptors.fence_scope())?;
+        self.descriptors = areas.descriptors;
+        self.own_wish = areas.device;
+        self.driver_wish = areas.driver;
+        Ok(())
     }
 
     #[inline]
@@ -261,17 +279,16 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, entries: u16) {
-        self.next = self.next.forward(entries, self.size);
-        self.outstanding += entries;
+    fn advance(&mut self, found: &FoundChain) {
+        self.next = self.next.forward(found.entries, self.size);
+        self.outstanding += found.entries;
         self.credit -= 1;
     }
 
     #[inline(always)]
-    fn place_used(&mut self, _: &mut [DeviceSlot], element: UsedElement, entries: u16) {
-        let flags = if element.len > 0 { WRITE } else { 0 };
-        // Ids are below the queue's size.
-        let state = State::new(element.len, element.id as u16, flags, self.used.used_mark());
+    fn place_used(&mut self, _: &mut [DeviceSlot], chain: Completed) {
+        let flags = if chain.written > 0 { WRITE } else { 0 };
+        let state = State::new(chain.written, chain.head, flags, self.used.used_mark());
         if self.moved == 0 {
             // The driver looks at this one: all that follows must be there first.
             self.first = state;
@@ -279,12 +296,12 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
             self.descriptors.store_state(self.used, state, Relaxed);
         }
         // One used descriptor stands for the chain; the others are left out (section 2.8.6).
-        self.used = self.used.forward(entries, self.size);
-        self.moved += entries;
+        self.used = self.used.forward(chain.entries, self.size);
+        self.moved += chain.entries;
     }
 
     #[inline]
-    fn publish(&mut self) -> Notify {
+    fn publish(&mut self, _: &mut [DeviceSlot]) -> Notify {
         let moved = core::mem::take(&mut self.moved);
         if moved == 0 {
             return Notify::No;
@@ -299,7 +316,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.event_idx, old, moved, self.size) {
+        if wish.is_wanted(self.used_event, old, moved, self.size) {
             Notify::Yes
         } else {
             Notify::No
@@ -315,7 +332,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     fn enable_notifications(&mut self) -> Recheck {
-        self.ask(if self.event_idx {
+        self.ask(if self.avail_event {
             Suppression::at(self.next)
         } else {
             Suppression::ENABLE

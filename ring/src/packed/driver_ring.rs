@@ -3,9 +3,8 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use shmbus_shm::{Field, Notify, Window};
-use shmbus_virtio::Features;
 
-use super::UNSUPPORTED;
+use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
 use super::suppression::Suppression;
@@ -13,6 +12,7 @@ use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, UsedElement, WRITE, 
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
+use crate::features::RingFeatures;
 use crate::positions::Positions;
 
 /// The driver side of a packed ring; a [`DriverQueue`](crate::DriverQueue) works over it.
@@ -28,7 +28,10 @@ pub struct DriverRing<W> {
     device_wish: Field<u32, W>,
     size: u16,
     indirect: bool,
-    event_idx: bool,
+    /// The driver asks by position.
+    used_event: bool,
+    /// The device asks by position.
+    avail_event: bool,
     /// How many descriptors are free.
     free: u16,
     /// The id that the next chain gets; the others follow in the slots.
@@ -52,21 +55,24 @@ pub struct DriverRing<W> {
 }
 
 impl<W: Window> DriverRing<W> {
-    /// The driver side over `areas`, with what was negotiated. Of `features`, `INDIRECT_DESC` and `EVENT_IDX` matter
-    /// here.
+    /// The driver side over `areas`, with what was negotiated.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Unsupported`] if one of [`UNSUPPORTED`] was negotiated.
-    pub fn new(areas: Areas<W>, features: Features) -> Result<Self, SetupError> {
-        SetupError::check_features(features, UNSUPPORTED)?;
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
+    /// with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        let features = features
+            .into()
+            .check(PLAIN, areas.descriptors.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             own_wish: areas.driver,
             device_wish: areas.device,
             size: areas.size,
-            indirect: features.contains(Features::INDIRECT_DESC),
-            event_idx: features.contains(Features::EVENT_IDX),
+            indirect: features.indirect(),
+            used_event: features.used_event(),
+            avail_event: features.avail_event(),
             free: 0,
             free_id: 0,
             in_flight: 0,
@@ -132,6 +138,8 @@ impl<W: Window> DriverRing<W> {
 impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
+    type Areas = Areas<W>;
+
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
@@ -177,6 +185,14 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         }
     }
 
+    fn rebind(&mut self, areas: Areas<W>) -> Result<(), SetupError> {
+        super::check_rebinding(&areas, self.size, self.descriptors.fence_scope())?;
+        self.descriptors = areas.descriptors;
+        self.own_wish = areas.driver;
+        self.device_wish = areas.device;
+        Ok(())
+    }
+
     #[inline]
     fn place<T>(
         &mut self,
@@ -211,7 +227,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         // of its `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.device_wish.load(Relaxed));
-        if wish.is_wanted(self.event_idx, old, moved, self.size) {
+        if wish.is_wanted(self.avail_event, old, moved, self.size) {
             Notify::Yes
         } else {
             Notify::No
@@ -228,15 +244,20 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     #[inline(always)]
-    fn peek_used(&self) -> Option<(u16, UsedElement)> {
+    fn peek_used<T>(
+        &mut self,
+        _: &[DriverSlot<T>],
+    ) -> Result<Option<(u16, UsedElement)>, DriverFault> {
         if self.credit == 0 {
-            return None;
+            return Ok(None);
         }
-        let state = self.look()?;
+        let Some(state) = self.look() else {
+            return Ok(None);
+        };
         // Without WRITE the length is reserved (section 2.8.4).
         let len = if state.has(WRITE) { state.len() } else { 0 };
         let id = u32::from(state.id());
-        Some((self.used.to_bits(), UsedElement { id, len }))
+        Ok(Some((self.used.to_bits(), UsedElement { id, len })))
     }
 
     #[inline(always)]
@@ -261,7 +282,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
 
     fn enable_notifications(&mut self, count: u16) -> Recheck {
         // Each chain takes up a descriptor at least: so this is no later than the `count`th.
-        self.ask(if self.event_idx {
+        self.ask(if self.used_event {
             Suppression::at(self.used.forward(count - 1, self.size))
         } else {
             Suppression::ENABLE

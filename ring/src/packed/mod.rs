@@ -15,16 +15,41 @@ pub use areas::{Areas, Layout, MAX_SIZE};
 pub use device_ring::DeviceRing;
 pub use driver_ring::DriverRing;
 
-use shmbus_virtio::Features;
+use shmbus_shm::{FenceScope, Window};
+use shmbus_virtio::{Features, PrivateFeatures};
 
 use crate::fault::SetupError;
+use crate::features::RingType;
 
-/// Ring features that the packed ring does not implement; negotiating one of them is refused at set-up.
-pub const UNSUPPORTED: Features = Features::IN_ORDER.union(Features::NOTIFY_ON_EMPTY);
+/// Chains come back in any order.
+const PLAIN: RingType = RingType {
+    required: Features::empty(),
+    unsupported: Features::IN_ORDER.union(Features::NOTIFY_ON_EMPTY),
+    private: PrivateFeatures::USED_EVENT.union(PrivateFeatures::AVAIL_EVENT),
+};
 
 fn check_position(position: u16, size: u16) -> Result<(), SetupError> {
     match cursor::Cursor::from_bits(position, size) {
         Some(_) => Ok(()),
         None => Err(SetupError::Position { position, size }),
     }
+}
+
+/// A queue's size and its memory's kind never change.
+fn check_rebinding<W: Window>(
+    areas: &Areas<W>,
+    size: u16,
+    scope: FenceScope,
+) -> Result<(), SetupError> {
+    if areas.size != size {
+        return Err(SetupError::OtherSize {
+            found: areas.size,
+            expected: size,
+        });
+    }
+    let found = areas.descriptors.fence_scope();
+    if found != scope {
+        return Err(SetupError::FenceScope { found });
+    }
+    Ok(())
 }

@@ -2,9 +2,10 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use shmbus_shm::{Entries, Field, Window, WindowError};
+use shmbus_shm::{Entries, FenceScope, Field, Window, WindowError};
 
 use super::layout::{Layout, LegacyLayout, RING_HEADER_BYTES};
+use super::suppression::Suppression;
 use crate::descriptor::{Descriptor, UsedElement};
 use crate::fault::SetupError;
 use crate::positions::Positions;
@@ -80,6 +81,27 @@ impl<W: Window> Areas<W> {
         self.size
     }
 
+    /// Among whom the areas' fences order: the weakest of their windows.
+    pub(super) fn fence_scope(&self) -> FenceScope {
+        let all = [
+            self.available.idx.fence_scope(),
+            self.used.idx.fence_scope(),
+        ];
+        if all == [FenceScope::Dma; 2] {
+            FenceScope::Dma
+        } else {
+            FenceScope::Smp
+        }
+    }
+
+    /// Where each side has come to in the other's ring, as the proposal of 2008 has it: the driver's position in the
+    /// used ring, then the device's in the available ring. Each is only there where
+    /// [`PrivateFeatures::PUBLISH_INDICES`](shmbus_virtio::PrivateFeatures) was negotiated, and not that side's event
+    /// index; it is what that side said last at a batch's end.
+    pub fn published_positions(&self) -> [u16; 2] {
+        [&self.available.suppression, &self.used.suppression].map(Suppression::event)
+    }
+
     /// What the two sides have published, for an observer who needs no more than to read the areas. Nobody is
     /// stopped, so this is a glance: either side may have gone on, and a hostile one may say anything.
     pub fn published(&self) -> Positions {
@@ -129,19 +151,18 @@ impl<W: Window> Descriptors<W> {
 /// The driver area.
 #[derive(Clone, Debug)]
 pub(super) struct Available<W> {
-    pub(super) flags: Field<u16, W>,
     pub(super) idx: Field<u16, W>,
     pub(super) ring: Entries<u16, W>,
-    pub(super) used_event: Field<u16, W>,
+    /// `flags` and `used_event`.
+    pub(super) suppression: Suppression<W>,
 }
 
 impl<W: Window> Available<W> {
     fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
         Ok(Self {
-            flags: Field::new(window, 0)?,
             idx: Field::new(window, 2)?,
             ring: Entries::new(window, RING_HEADER_BYTES, usize::from(layout.size()))?,
-            used_event: Field::new(window, layout.used_event_offset())?,
+            suppression: Suppression::new(window, layout.used_event_offset())?,
         })
     }
 }
@@ -149,19 +170,18 @@ impl<W: Window> Available<W> {
 /// The device area.
 #[derive(Clone, Debug)]
 pub(super) struct Used<W> {
-    pub(super) flags: Field<u16, W>,
     pub(super) idx: Field<u16, W>,
     pub(super) ring: UsedElements<W>,
-    pub(super) avail_event: Field<u16, W>,
+    /// `flags` and `avail_event`.
+    pub(super) suppression: Suppression<W>,
 }
 
 impl<W: Window> Used<W> {
     fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
         Ok(Self {
-            flags: Field::new(window, 0)?,
             idx: Field::new(window, 2)?,
             ring: UsedElements::new(layout, window)?,
-            avail_event: Field::new(window, layout.avail_event_offset())?,
+            suppression: Suppression::new(window, layout.avail_event_offset())?,
         })
     }
 }
@@ -172,7 +192,7 @@ impl<W: Window> Used<W> {
 /// words; elsewhere they are accessed as two halves. The address decides, so both sides come to the same width: page
 /// offsets are the same in both mappings.
 #[derive(Clone, Debug)]
-pub(super) enum UsedElements<W> {
+pub enum UsedElements<W> {
     Words(Entries<u64, W>),
     Halves(Entries<u32, W>),
 }

@@ -3,71 +3,106 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use shmbus_shm::{AddressSpace, Notify, Window};
-use shmbus_virtio::Features;
 
 use super::areas::{Areas, Available, Descriptors, Used};
+use super::device_order::{AnyOrder, DeviceOrder, InOrder};
 use super::indirect::walk_table;
-use super::{NO_INTERRUPT, NO_NOTIFY, UNSUPPORTED};
-use crate::descriptor::{Buffer, Descriptor, INDIRECT, NEXT, UsedElement};
-use crate::device::{ChainBuilder, ChainShape, DeviceSlot, FoundChain, sealed};
-use crate::event::{Recheck, is_crossed};
+use super::suppression::Wish;
+use super::{IN_ORDER, PLAIN};
+use crate::descriptor::{Buffer, Descriptor, INDIRECT, NEXT};
+use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, sealed};
+use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
+use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
+
+/// The device side of a split ring whose chains are completed in any order.
+pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
+
+/// The device side of a split ring that shows completed chains in the order in which they were made available
+/// (`VIRTIO_F_IN_ORDER`), with one used element for a batch. The device may complete them in any order: they wait for
+/// their turn.
+pub type InOrderDeviceRing<W> = DeviceRingIn<W, InOrder>;
 
 /// The device side of a split ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
 ///
 /// It only ever *writes* the device area. A used element that would not change is not stored, and its line stays
 /// shared between the two sides.
 #[derive(Debug)]
-pub struct DeviceRing<W> {
+pub struct DeviceRingIn<W, O> {
     descriptors: Descriptors<W>,
     available: Available<W>,
     used: Used<W>,
     size: u16,
     indirect: bool,
-    event_idx: bool,
+    /// The driver asks by position.
+    used_event: bool,
+    notify_on_empty: bool,
+    order: O,
     /// The available index as it was last seen.
     available_seen: u16,
     /// The available entry that is taken next.
     last_available: u16,
-    /// Where the next used element goes.
-    next_used: u16,
     /// The used index as the driver sees it.
     published: u16,
-    /// What `flags` or `avail_event` say, so that they are stored only when they change.
-    notifications: Notifications,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Notifications {
-    Disabled,
-    Enabled,
-    /// Enabled at this entry of the available ring (`VIRTIO_F_EVENT_IDX`).
-    At(u16),
+    /// What this side asks for.
+    wish: Wish,
 }
 
 impl<W: Window> DeviceRing<W> {
-    /// The device side over `areas`, with what was negotiated. Of `features`, `INDIRECT_DESC` and `EVENT_IDX` matter
-    /// here.
+    /// The device side over `areas`, with what was negotiated.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Unsupported`] if one of [`UNSUPPORTED`] was negotiated.
-    pub fn new(areas: Areas<W>, features: Features) -> Result<Self, SetupError> {
-        SetupError::check_features(features, UNSUPPORTED)?;
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`RING_PACKED`,
+    /// `IN_ORDER`), or need memory with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(PLAIN, areas, features.into())
+    }
+}
+
+impl<W: Window> InOrderDeviceRing<W> {
+    /// The device side over `areas`, with what was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: the features cannot be used together, `IN_ORDER` is not among them, they belong to another type
+    /// of ring (`RING_PACKED`), or need memory with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(IN_ORDER, areas, features.into())
+    }
+}
+
+impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
+    fn of_type(
+        ring: RingType,
+        areas: Areas<W>,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError> {
+        let features = features.check(ring, areas.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             available: areas.available,
             used: areas.used,
             size: areas.size,
-            indirect: features.contains(Features::INDIRECT_DESC),
-            event_idx: features.contains(Features::EVENT_IDX),
+            indirect: features.indirect(),
+            used_event: features.used_event(),
+            notify_on_empty: features.notify_on_empty(),
+            order: O::default(),
             available_seen: 0,
             last_available: 0,
-            next_used: 0,
             published: 0,
-            notifications: Notifications::Enabled,
+            wish: Wish::new(features.avail_event(), features.publish_indices()),
         })
+    }
+
+    /// Whether a legacy driver is owed a notification although it asked for none (`VIRTIO_F_NOTIFY_ON_EMPTY`): all that
+    /// it made available is used.
+    #[inline(always)]
+    fn is_drained(&self) -> bool {
+        self.notify_on_empty
+            && self.published == self.last_available
+            && self.available.idx.load(Relaxed) == self.last_available
     }
 
     /// Reads a chain's descriptors, each once, into `segments`.
@@ -129,8 +164,10 @@ impl<W: Window> DeviceRing<W> {
     }
 }
 
-impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
+impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     const ORIGIN: u16 = 0;
+
+    type Areas = Areas<W>;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -144,16 +181,18 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
         self.available_seen = position;
         self.last_available = position;
-        self.next_used = position;
         self.published = position;
-        self.notifications = if self.event_idx {
-            Notifications::At(position)
-        } else {
-            Notifications::Enabled
-        };
-        self.used.flags.store(0, Relaxed);
-        self.used.avail_event.store(position, Relaxed);
+        self.order.start(position);
+        self.wish.start(&self.used.suppression, position);
         self.used.idx.store(position, Release);
+    }
+
+    fn rebind(&mut self, areas: Areas<W>) -> Result<(), SetupError> {
+        super::check_rebinding(&areas, self.size, self.used.idx.fence_scope())?;
+        self.descriptors = areas.descriptors;
+        self.available = areas.available;
+        self.used = areas.used;
+        Ok(())
     }
 
     #[inline]
@@ -211,24 +250,24 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, _: u16) {
+    fn advance(&mut self, _: &FoundChain) {
         self.last_available = self.last_available.wrapping_add(1);
+        if self.last_available == self.available_seen {
+            self.wish
+                .tell_position(&self.used.suppression, self.last_available);
+        }
     }
 
     #[inline(always)]
-    fn place_used(&mut self, slots: &mut [DeviceSlot], element: UsedElement, _: u16) {
-        let entry = self.next_used & (self.size - 1);
-        let shadow = &mut slots[usize::from(entry)].used;
-        if *shadow != element {
-            *shadow = element;
-            self.used.ring.store(entry, element);
-        }
-        self.next_used = self.next_used.wrapping_add(1);
+    fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed) {
+        self.order.place(slots, &self.used.ring, chain, self.size);
     }
 
     #[inline]
-    fn publish(&mut self) -> Notify {
-        let (old, new) = (self.published, self.next_used);
+    fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify {
+        let old = self.published;
+        let taken = self.last_available;
+        let new = self.order.settle(slots, &self.used.ring, taken, self.size);
         if old == new {
             return Notify::No;
         }
@@ -238,12 +277,12 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         // Between the index and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.used.idx.fence(SeqCst);
-        let wanted = if self.event_idx {
-            is_crossed(self.available.used_event.load(Relaxed), new, old)
+        let driver = &self.available.suppression;
+        if driver.is_wanted(self.used_event, old, new) || self.is_drained() {
+            Notify::Yes
         } else {
-            self.available.flags.load(Relaxed) & NO_INTERRUPT == 0
-        };
-        if wanted { Notify::Yes } else { Notify::No }
+            Notify::No
+        }
     }
 
     fn halt(&mut self) {
@@ -251,26 +290,12 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     fn disable_notifications(&mut self) {
-        // With EVENT_IDX `flags` stays 0, and `avail_event` is left behind: the driver tells once in 65536 chains.
-        if !self.event_idx && self.notifications == Notifications::Enabled {
-            self.used.flags.store(NO_NOTIFY, Relaxed);
-            self.notifications = Notifications::Disabled;
-        }
+        self.wish.disable(&self.used.suppression);
     }
 
     fn enable_notifications(&mut self) -> Recheck {
-        let wanted = if self.event_idx {
-            Notifications::At(self.last_available)
-        } else {
-            Notifications::Enabled
-        };
-        if self.notifications != wanted {
-            self.notifications = wanted;
-            match wanted {
-                Notifications::At(event) => self.used.avail_event.store(event, Relaxed),
-                _ => self.used.flags.store(0, Relaxed),
-            }
-        }
+        self.wish
+            .enable(&self.used.suppression, self.last_available);
         // Between the wish and the look at the index: pairs with the fence of the driver's `publish`.
         self.used.idx.fence(SeqCst);
         if self.available.idx.load(Relaxed) == self.last_available {
@@ -284,7 +309,8 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         Positions {
             available: self.last_available,
             used: self.published,
-            in_flight: self.last_available.wrapping_sub(self.next_used),
+            // The queue knows how many chains are in flight.
+            in_flight: 0,
         }
     }
 }

@@ -3,36 +3,44 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use shmbus_shm::{Notify, Window};
-use shmbus_virtio::Features;
 
 use super::areas::{Areas, Available, Descriptors, Used};
-use super::{NO_INTERRUPT, NO_NOTIFY, UNSUPPORTED};
+use super::driver_order::{AnyOrder, DriverOrder, Found, InOrder};
+use super::suppression::Wish;
+use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
-use crate::event::{Recheck, is_crossed};
+use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
+use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
 
 /// No descriptor has this index: the available entry's content is not known.
 const UNKNOWN: u16 = u16::MAX;
 
+/// The driver side of a split ring whose chains come back in any order.
+pub type DriverRing<W> = DriverRingIn<W, AnyOrder>;
+
+/// The driver side of a split ring whose chains come back in the order in which they were made available
+/// (`VIRTIO_F_IN_ORDER`): one used element is read for each batch. Its id, checked against what was lent, gives the
+/// batch's end, and its length is the last chain's; the chains before that count as used completely.
+pub type InOrderDriverRing<W> = DriverRingIn<W, InOrder>;
+
 /// The driver side of a split ring; a [`DriverQueue`](crate::DriverQueue) works over it.
 ///
-/// It only ever *writes* the descriptor area and the driver area: the list of free descriptors and all positions are
-/// private. Free descriptors are used again in the order in which they came back, so that the available ring repeats
-/// itself while the device completes in order; an entry that would not change is not stored, and its line stays
-/// shared between the two sides.
+/// It only ever *writes* the descriptor area and the driver area: which descriptors are free and all positions are
+/// private. An entry of the available ring that would not change is not stored, and its line stays shared between the
+/// two sides.
 #[derive(Debug)]
-pub struct DriverRing<W> {
+pub struct DriverRingIn<W, O> {
     descriptors: Descriptors<W>,
     available: Available<W>,
     used: Used<W>,
     size: u16,
     indirect: bool,
-    event_idx: bool,
-    free_head: u16,
-    free_tail: u16,
-    free: u16,
+    /// The device asks by position.
+    avail_event: bool,
+    order: O,
     /// Where the next chain goes in the available ring.
     next_available: u16,
     /// The available index as the device sees it.
@@ -41,42 +49,54 @@ pub struct DriverRing<W> {
     used_seen: u16,
     /// The used entry that is taken next.
     last_used: u16,
-    /// What `flags` or `used_event` say, so that they are stored only when they change.
-    notifications: Notifications,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Notifications {
-    Disabled,
-    Enabled,
-    /// Enabled at this entry of the used ring (`VIRTIO_F_EVENT_IDX`).
-    At(u16),
+    /// What this side asks for.
+    wish: Wish,
 }
 
 impl<W: Window> DriverRing<W> {
-    /// The driver side over `areas`, with what was negotiated. Of `features`, `INDIRECT_DESC` and `EVENT_IDX` matter
-    /// here.
+    /// The driver side over `areas`, with what was negotiated.
     ///
     /// # Errors
     ///
-    /// [`SetupError::Unsupported`] if one of [`UNSUPPORTED`] was negotiated.
-    pub fn new(areas: Areas<W>, features: Features) -> Result<Self, SetupError> {
-        SetupError::check_features(features, UNSUPPORTED)?;
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`RING_PACKED`,
+    /// `IN_ORDER`), or need memory with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(PLAIN, areas, features.into())
+    }
+}
+
+impl<W: Window> InOrderDriverRing<W> {
+    /// The driver side over `areas`, with what was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: the features cannot be used together, `IN_ORDER` is not among them, they belong to another type
+    /// of ring (`RING_PACKED`), or need memory with stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(IN_ORDER, areas, features.into())
+    }
+}
+
+impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
+    fn of_type(
+        ring: RingType,
+        areas: Areas<W>,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError> {
+        let features = features.check(ring, areas.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             available: areas.available,
             used: areas.used,
             size: areas.size,
-            indirect: features.contains(Features::INDIRECT_DESC),
-            event_idx: features.contains(Features::EVENT_IDX),
-            free_head: 0,
-            free_tail: 0,
-            free: 0,
+            indirect: features.indirect(),
+            avail_event: features.avail_event(),
+            order: O::default(),
             next_available: 0,
             published: 0,
             used_seen: 0,
             last_used: 0,
-            notifications: Notifications::Enabled,
+            wish: Wish::new(features.used_event(), features.publish_indices()),
         })
     }
 
@@ -87,13 +107,13 @@ impl<W: Window> DriverRing<W> {
         slots: &mut [DriverSlot<T>],
         chain: impl Iterator<Item = (Buffer, u16)>,
     ) -> u16 {
-        let head = self.free_head;
+        let head = self.order.head();
         let mut last = head;
         let mut following = head;
         let mut count = 0;
         for (buffer, flags) in chain {
             last = following;
-            following = slots[usize::from(last)].next;
+            following = self.order.following(slots, last, self.size);
             self.descriptors.store(
                 last,
                 Descriptor {
@@ -104,11 +124,7 @@ impl<W: Window> DriverRing<W> {
             );
             count += 1;
         }
-        self.free_head = following;
-        self.free -= count;
-        let slot = &mut slots[usize::from(head)];
-        slot.descriptors = count;
-        slot.last = last;
+        self.order.lend(slots, last, following, count);
 
         let entry = self.next_available & (self.size - 1);
         let shadow = &mut slots[usize::from(entry)].available;
@@ -121,8 +137,10 @@ impl<W: Window> DriverRing<W> {
     }
 }
 
-impl<W: Window> sealed::DriverFormat for DriverRing<W> {
+impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     const ORIGIN: u16 = 0;
+
+    type Areas = Areas<W>;
 
     #[inline(always)]
     fn size(&self) -> u16 {
@@ -135,7 +153,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.free
+        self.order.free()
     }
 
     #[inline(always)]
@@ -144,25 +162,24 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     fn start<T>(&mut self, slots: &mut [DriverSlot<T>], position: u16) {
-        for (index, slot) in (0..self.size).zip(slots.iter_mut()) {
-            slot.next = (index + 1) & (self.size - 1);
+        for slot in slots.iter_mut() {
             slot.available = UNKNOWN;
         }
-        self.free_head = 0;
-        self.free_tail = self.size - 1;
-        self.free = self.size;
+        self.order.start(slots, self.size);
         self.next_available = position;
         self.published = position;
         self.used_seen = position;
         self.last_used = position;
-        self.notifications = if self.event_idx {
-            Notifications::At(position)
-        } else {
-            Notifications::Enabled
-        };
-        self.available.flags.store(0, Relaxed);
-        self.available.used_event.store(position, Relaxed);
+        self.wish.start(&self.available.suppression, position);
         self.available.idx.store(position, Release);
+    }
+
+    fn rebind(&mut self, areas: Areas<W>) -> Result<(), SetupError> {
+        super::check_rebinding(&areas, self.size, self.available.idx.fence_scope())?;
+        self.descriptors = areas.descriptors;
+        self.available = areas.available;
+        self.used = areas.used;
+        Ok(())
     }
 
     #[inline]
@@ -200,12 +217,12 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         // Between the index and the look at what the device asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.available.idx.fence(SeqCst);
-        let wanted = if self.event_idx {
-            is_crossed(self.used.avail_event.load(Relaxed), new, old)
+        let device = &self.used.suppression;
+        if device.is_wanted(self.avail_event, old, new) {
+            Notify::Yes
         } else {
-            self.used.flags.load(Relaxed) & NO_NOTIFY == 0
-        };
-        if wanted { Notify::Yes } else { Notify::No }
+            Notify::No
+        }
     }
 
     #[inline]
@@ -227,25 +244,29 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     #[inline(always)]
-    fn peek_used(&self) -> Option<(u16, UsedElement)> {
-        (self.last_used != self.used_seen)
-            .then(|| (self.last_used, self.used.ring.load(self.last_used)))
+    fn peek_used<T>(
+        &mut self,
+        slots: &[DriverSlot<T>],
+    ) -> Result<Option<(u16, UsedElement)>, DriverFault> {
+        let found = Found {
+            position: self.last_used,
+            count: self.used_seen.wrapping_sub(self.last_used),
+        };
+        if found.count == 0 {
+            return Ok(None);
+        }
+        let element = self.order.resolve(slots, &self.used.ring, found)?;
+        Ok(Some((found.position, element)))
     }
 
     #[inline(always)]
     fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16) {
         self.last_used = self.last_used.wrapping_add(1);
-        let (count, last) = {
-            let slot = &slots[usize::from(id)];
-            (slot.descriptors, slot.last)
-        };
-        if self.free == 0 {
-            self.free_head = id;
-        } else {
-            slots[usize::from(self.free_tail)].next = id;
+        self.order.release(slots, id, self.size);
+        if self.last_used == self.used_seen {
+            self.wish
+                .tell_position(&self.available.suppression, self.last_used);
         }
-        self.free_tail = last;
-        self.free += count;
     }
 
     fn halt(&mut self) {
@@ -253,30 +274,17 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     fn disable_notifications(&mut self) {
-        // With EVENT_IDX `flags` stays 0, and `used_event` is left behind: the device tells once in 65536 chains.
-        if !self.event_idx && self.notifications == Notifications::Enabled {
-            self.available.flags.store(NO_INTERRUPT, Relaxed);
-            self.notifications = Notifications::Disabled;
-        }
+        self.wish.disable(&self.available.suppression);
     }
 
     fn enable_notifications(&mut self, count: u16) -> Recheck {
-        let wanted = if self.event_idx {
-            Notifications::At(self.last_used.wrapping_add(count - 1))
-        } else {
-            Notifications::Enabled
-        };
-        if self.notifications != wanted {
-            self.notifications = wanted;
-            match wanted {
-                Notifications::At(event) => self.available.used_event.store(event, Relaxed),
-                _ => self.available.flags.store(0, Relaxed),
-            }
-        }
+        let own = &self.available.suppression;
+        let event = self.last_used.wrapping_add(count - 1);
+        self.wish.enable(own, event);
         // Between the wish and the look at the index: pairs with the fence of the device's `publish`.
         self.available.idx.fence(SeqCst);
         let used = self.used.idx.load(Relaxed).wrapping_sub(self.last_used);
-        let threshold = if self.event_idx { count } else { 1 };
+        let threshold = if self.wish.is_by_position() { count } else { 1 };
         if used < threshold {
             Recheck::Empty
         } else {
