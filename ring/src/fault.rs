@@ -266,6 +266,15 @@ pub enum SetupError {
     },
 }
 
+/// Refuses storage with fewer slots than a queue of `size` entries needs.
+pub(crate) fn check_storage(found: usize, size: u16) -> Result<(), SetupError> {
+    let needed = usize::from(size);
+    if found < needed {
+        return Err(SetupError::Storage { found, needed });
+    }
+    Ok(())
+}
+
 /// Why a chain was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

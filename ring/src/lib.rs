@@ -69,6 +69,7 @@ mod features;
 pub mod packed;
 mod positions;
 pub mod split;
+mod state;
 
 pub use descriptor::{Buffer, DESCRIPTOR_BYTES};
 pub use device::{Chain, ChainHead, DeviceFormat, DeviceQueue, DeviceSlot, Slices};
@@ -80,3 +81,7 @@ pub use fault::{
 };
 pub use features::RingFeatures;
 pub use positions::Positions;
+pub use state::{
+    ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, RingKind, STATE_VERSION,
+    SavedChain, StateError,
+};

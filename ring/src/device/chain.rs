@@ -49,6 +49,23 @@ pub struct Chain<'s> {
 }
 
 impl<'s> Chain<'s> {
+    #[inline(always)]
+    pub(super) fn new(found: FoundChain, life: u32, segments: &'s [Buffer]) -> Self {
+        let shape = found.shape;
+        let (readable, rest) = segments.split_at(shape.readable);
+        Self {
+            head: ChainHead {
+                head: found.head,
+                position: found.position,
+                life,
+                writable_bytes: shape.writable_bytes,
+            },
+            readable_bytes: shape.readable_bytes,
+            readable,
+            writable: &rest[..shape.writable],
+        }
+    }
+
     /// By what the driver knows the chain: its first descriptor (split), or its buffer id (packed).
     pub fn index(&self) -> u16 {
         self.head.head

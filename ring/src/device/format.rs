@@ -14,10 +14,14 @@ pub(crate) mod sealed {
     use crate::event::Recheck;
     use crate::fault::{DeviceFault, SetupError};
     use crate::positions::Positions;
+    use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
 
     /// The queue keeps what is common to all formats: which chains are in flight, checks on what the caller
     /// completes, the latched fault. A format finds and walks chains, returns them, and publishes.
     pub trait DeviceFormat {
+        /// Which type of ring this is.
+        const KIND: RingKind;
+
         /// Where both sides start after a reset.
         const ORIGIN: u16;
 
@@ -66,5 +70,34 @@ pub(crate) mod sealed {
 
         /// How far this side has come.
         fn positions(&self) -> Positions;
+
+        /// How far the next chain is from a chain that was taken at `position`: the more, the longer ago it was taken.
+        fn age(&self, position: u16) -> u32;
+
+        /// Whether a chain was placed that is not published and could be.
+        fn has_unpublished(&self) -> bool;
+
+        /// Copies the descriptors of a chain in flight, where the ring may overwrite them.
+        fn copy_descriptors(
+            &self,
+            chain: SavedChain<'_>,
+            to: &mut DeviceStateWriter<'_>,
+        ) -> Result<(), StateError>;
+
+        /// As [`DeviceFormat::start`], from a state that was checked against the ring's kind and size, and whose chains
+        /// are in the slots.
+        fn resume(
+            &mut self,
+            slots: &mut [DeviceSlot],
+            state: &DeviceState<'_>,
+        ) -> Result<(), StateError>;
+
+        /// Walks a chain of a state.
+        fn walk_again(
+            &self,
+            space: &impl AddressSpace,
+            chain: SavedChain<'_>,
+            segments: &mut [Buffer],
+        ) -> Result<FoundChain, DeviceFault>;
     }
 }

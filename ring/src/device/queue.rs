@@ -7,8 +7,11 @@ use shmbus_shm::{AddressError, AddressSpace, Notify};
 use super::{Chain, ChainHead, Completed, DeviceFormat, DeviceSlot};
 use crate::descriptor::Buffer;
 use crate::event::Recheck;
-use crate::fault::{ChainError, CompleteError, DeviceFault, SetupError, Uncompleted};
+use crate::fault::{
+    ChainError, CompleteError, DeviceFault, SetupError, Uncompleted, check_storage,
+};
 use crate::positions::Positions;
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, SavedDevice, StateError};
 
 /// The device side of a queue: takes chains of buffers that a driver lends, and returns them.
 ///
@@ -47,11 +50,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
         ring.check_position(position)?;
-        let found = slots.as_mut().len();
-        let needed = usize::from(ring.size());
-        if found < needed {
-            return Err(SetupError::Storage { found, needed });
-        }
+        check_storage(slots.as_mut().len(), ring.size())?;
         slots.as_mut().fill(DeviceSlot::new());
         ring.start(slots.as_mut(), position);
         Ok(Self {
@@ -98,26 +97,18 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             Ok(None) => return self.fault.map_or(Ok(None), Err),
             Err(fault) => return Err(self.stop(fault)),
         };
-        let (head, position, shape) = (found.head, found.position, found.shape);
+        let (head, position) = (found.head, found.position);
         // The format checked that the head is below the queue's size, which the storage reaches.
         match self.slots.as_mut().get_mut(usize::from(head)) {
-            Some(slot) if slot.entries == 0 => slot.entries = found.entries,
+            Some(slot) if slot.entries == 0 => {
+                slot.entries = found.entries;
+                slot.position = position;
+            }
             _ => return Err(self.stop(DeviceFault::HeadInFlight { position, head })),
         }
         self.in_flight += 1;
         self.ring.advance(&found);
-        let (readable, rest) = segments.split_at(shape.readable);
-        Ok(Some(Chain {
-            head: ChainHead {
-                head,
-                position,
-                life: self.life,
-                writable_bytes: shape.writable_bytes,
-            },
-            readable_bytes: shape.readable_bytes,
-            readable,
-            writable: &rest[..shape.writable],
-        }))
+        Ok(Some(Chain::new(found, self.life, segments)))
     }
 
     /// Returns a chain to the driver, who sees it after the next [`publish`](Self::publish). `written` is how many
@@ -229,6 +220,101 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// of another kind: a queue's geometry never changes. The queue then goes on as before.
     pub fn rebind(&mut self, areas: F::Areas) -> Result<(), SetupError> {
         self.ring.rebind(areas)
+    }
+
+    /// Writes the queue's state to `to`, which is at most [`DeviceState::max_bytes`] long. Whoever restores it goes on from
+    /// here: this queue is done, and is dropped. Other queues of the device go on.
+    ///
+    /// Chains that were taken and not completed are part of the state. On a ring in order they are not: there all chains
+    /// that are not yet returned, completed or not, are taken anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Length`]; [`StateError::Unpublished`] for completed chains that the driver has not been shown;
+    /// [`StateError::Overwritten`] for a chain in flight on a packed or tagged ring behind which another was completed.
+    pub fn save<'b>(&mut self, to: &'b mut [u8]) -> Result<DeviceState<'b>, StateError> {
+        if self.ring.has_unpublished() {
+            return Err(StateError::Unpublished);
+        }
+        let mut state = DeviceStateWriter::new(to);
+        let Positions {
+            mut available,
+            used,
+            ..
+        } = self.ring.positions();
+        if F::KIND.in_order {
+            available = used;
+        } else {
+            for (id, slot) in (0..self.ring.size()).zip(self.slots.as_mut()) {
+                if slot.entries != 0 {
+                    state.push_chain(id, slot.position, slot.entries)?;
+                }
+            }
+            state.sort_chains(|chain| self.ring.age(chain.position));
+            for index in 0..state.in_flight() {
+                self.ring.copy_descriptors(state.chain(index), &mut state)?;
+            }
+        }
+        state.finish(SavedDevice {
+            kind: F::KIND,
+            size: self.ring.size(),
+            available,
+            used,
+        })
+    }
+
+    /// A queue that goes on where a state was saved. `ring` lies over the same memory, or a copy of it. The state's chains
+    /// are in flight: [`retake`](Self::retake) hands each of them out again.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], naming what the state has wrong, for this ring; [`SetupError::Storage`].
+    pub fn restore(mut ring: F, mut slots: S, state: &DeviceState<'_>) -> Result<Self, StateError> {
+        state.check(F::KIND, ring.size())?;
+        let storage = slots.as_mut();
+        check_storage(storage.len(), ring.size())?;
+        storage.fill(DeviceSlot::new());
+        for chain in state.chains() {
+            // The state's ids are below its size, which the storage reaches.
+            if let Some(slot) = storage.get_mut(usize::from(chain.id)) {
+                slot.entries = chain.entries;
+                slot.position = chain.position;
+            }
+        }
+        ring.resume(storage, state)?;
+        Ok(Self {
+            ring,
+            slots,
+            fault: None,
+            in_flight: state.positions().in_flight,
+            life: 0,
+        })
+    }
+
+    /// Hands out again a chain that was in flight when the queue's state was saved, for one chain after the other of
+    /// [`DeviceState::chains`]; nothing if the queue has no such chain in flight. Its descriptors are read and checked as
+    /// in [`take`](Self::take).
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DeviceFault`].
+    pub fn retake<'s>(
+        &mut self,
+        chain: SavedChain<'_>,
+        space: &impl AddressSpace,
+        segments: &'s mut [Buffer],
+    ) -> Result<Option<Chain<'s>>, DeviceFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        match self.slots.as_mut().get(usize::from(chain.id)) {
+            Some(slot) if slot.entries == chain.entries && slot.position == chain.position => {}
+            _ => return Ok(None),
+        }
+        match self.ring.walk_again(space, chain, segments) {
+            Ok(found) => Ok(Some(Chain::new(found, self.life, segments))),
+            Err(fault) => Err(self.stop(fault)),
+        }
     }
 
     /// Latches the first fault.

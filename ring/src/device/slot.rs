@@ -12,6 +12,8 @@ pub struct DeviceSlot {
     /// How many entries of the ring the chain takes up whose id this slot's index is; 0 while it is not in flight:
     /// not taken, or completed.
     pub(crate) entries: u16,
+    /// Where that chain was taken from.
+    pub(crate) position: u16,
     /// With `VIRTIO_F_IN_ORDER`: how the chain was completed that was taken from this slot's entry, while it is not
     /// shown.
     pub(crate) completion: Option<Completion>,
@@ -43,6 +45,7 @@ impl DeviceSlot {
                 len: u32::MAX,
             },
             entries: 0,
+            position: 0,
             completion: None,
         }
     }

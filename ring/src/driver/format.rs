@@ -14,10 +14,14 @@ pub(crate) mod sealed {
     use crate::event::Recheck;
     use crate::fault::{DriverFault, SetupError};
     use crate::positions::Positions;
+    use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
 
     /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
     /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.
     pub trait DriverFormat {
+        /// Which type of ring this is.
+        const KIND: RingKind;
+
         /// Where both sides start after a reset.
         const ORIGIN: u16;
 
@@ -85,5 +89,27 @@ pub(crate) mod sealed {
 
         /// How far this side has come.
         fn positions(&self) -> Positions;
+
+        /// Whether a chain was placed that is not published.
+        fn has_unpublished(&self) -> bool;
+
+        /// The first descriptor of the next chain, where chains lie in the table's order.
+        fn head(&self) -> u16;
+
+        /// Lists the descriptors of chain `id`, where they may lie anywhere in the table.
+        fn list_descriptors<T>(
+            &self,
+            slots: &[DriverSlot<T>],
+            id: u16,
+            to: &mut DriverStateWriter<'_>,
+        ) -> Result<(), StateError>;
+
+        /// As [`DriverFormat::start`], from a state that was checked against the ring's kind and size, and whose chains
+        /// are in the slots: their numbers of descriptors, and their cookies.
+        fn resume<T>(
+            &mut self,
+            slots: &mut [DriverSlot<T>],
+            state: &DriverState<'_>,
+        ) -> Result<(), StateError>;
     }
 }

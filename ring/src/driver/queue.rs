@@ -8,8 +8,9 @@ use shmbus_shm::{Notify, SharedBytes};
 use super::{DriverFormat, DriverSlot};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, MAX_CHAIN_BYTES, describe};
 use crate::event::Recheck;
-use crate::fault::{AddError, DriverFault, Rejected, SetupError};
+use crate::fault::{AddError, DriverFault, Rejected, SetupError, check_storage};
 use crate::positions::Positions;
+use crate::state::{DriverState, DriverStateWriter, SavedDriver, StateError};
 
 /// A chain that the device returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +63,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
         ring.check_position(position)?;
-        let found = slots.as_mut().len();
-        let needed = usize::from(ring.size());
-        if found < needed {
-            return Err(SetupError::Storage { found, needed });
-        }
+        check_storage(slots.as_mut().len(), ring.size())?;
         slots.as_mut().fill_with(DriverSlot::new);
         ring.start(slots.as_mut(), position);
         Ok(Self {
@@ -268,6 +265,80 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// of another kind: a queue's geometry never changes. The queue then goes on as before.
     pub fn rebind(&mut self, areas: F::Areas) -> Result<(), SetupError> {
         self.ring.rebind(areas)
+    }
+
+    /// Writes the queue's state to `to`, which is at most [`DriverState::max_bytes`] long. Whoever restores it goes on from
+    /// here: this queue is done, and [`reset`](Self::reset) would hand out its cookies. Other queues of the driver go on.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Length`]; [`StateError::Unpublished`] for chains that the device has not been shown.
+    pub fn save<'b>(&mut self, to: &'b mut [u8]) -> Result<DriverState<'b>, StateError> {
+        if self.ring.has_unpublished() {
+            return Err(StateError::Unpublished);
+        }
+        let slots = self.slots.as_mut();
+        let mut state = DriverStateWriter::new(to);
+        for (id, slot) in (0..self.ring.size()).zip(slots.iter()) {
+            if slot.cookie.is_some() {
+                state.push_chain(id, slot.descriptors, slot.writable)?;
+            }
+        }
+        state.sort_chains(|id| slots.get(usize::from(id)).map_or(0, |slot| slot.number));
+        for index in 0..state.in_flight() {
+            self.ring
+                .list_descriptors(slots, state.id(index), &mut state)?;
+        }
+        let Positions {
+            available, used, ..
+        } = self.ring.positions();
+        state.finish(SavedDriver {
+            kind: F::KIND,
+            size: self.ring.size(),
+            available,
+            used,
+            head: self.ring.head(),
+        })
+    }
+
+    /// A queue that goes on where a state was saved. `ring` lies over the same memory, or a copy of it, and `cookie` gives
+    /// what to hand back with each chain that was lent, by its id.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`], naming what the state has wrong, for this ring; [`SetupError::Storage`].
+    pub fn restore(
+        mut ring: F,
+        mut slots: S,
+        state: &DriverState<'_>,
+        mut cookie: impl FnMut(u16) -> Option<T>,
+    ) -> Result<Self, StateError> {
+        state.check(F::KIND, ring.size())?;
+        let storage = slots.as_mut();
+        check_storage(storage.len(), ring.size())?;
+        storage.fill_with(DriverSlot::new);
+        let mut placed = 0;
+        for chain in state.chains() {
+            let id = chain.id;
+            let cookie = cookie(id).ok_or(StateError::NoCookie { id })?;
+            // The state's ids are below its size, which the storage reaches.
+            if let Some(slot) = storage.get_mut(usize::from(id)) {
+                slot.cookie = Some(cookie);
+                slot.number = placed;
+                slot.writable = chain.writable;
+                slot.descriptors = chain.descriptors;
+            }
+            placed += 1;
+        }
+        ring.resume(storage, state)?;
+        Ok(Self {
+            ring,
+            slots,
+            placed,
+            published: placed,
+            fault: None,
+            cookie: PhantomData,
+        })
     }
 
     /// Checks what a chain must always meet; returns how many of its bytes are writable.

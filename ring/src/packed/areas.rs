@@ -171,6 +171,12 @@ impl<W: Window> Descriptors<W> {
         self.words.load(2 * usize::from(at.offset()), Relaxed)
     }
 
+    /// Both words, as bytes.
+    pub(super) fn load_row(&self, at: Cursor) -> [u8; DESCRIPTOR_BYTES] {
+        let state = self.load_state(at, Relaxed);
+        (u128::from(self.load_address(at)) | u128::from(state.0) << 64).to_le_bytes()
+    }
+
     #[inline(always)]
     pub(super) fn store_address(&self, at: Cursor, address: u64) {
         self.words

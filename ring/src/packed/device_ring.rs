@@ -2,11 +2,12 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use shmbus_shm::{AddressSpace, Field, Notify, Window};
+use shmbus_shm::{AddressSpace, Field, Notify, RingFormat, Window};
 
 use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
+use super::saved::{self, InFlight};
 use super::suppression::Suppression;
 use crate::descriptor::{Buffer, INDIRECT, NEXT, WRITE};
 use crate::device::{
@@ -16,6 +17,7 @@ use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::RingFeatures;
 use crate::positions::Positions;
+use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
 
 /// The device side of a packed ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
 ///
@@ -53,7 +55,7 @@ pub struct DeviceRing<W> {
 }
 
 /// A chain's id, how many descriptors it takes up, and its buffers.
-type Walked = (u16, u16, ChainShape);
+pub(super) type Walked = (u16, u16, ChainShape);
 
 impl<W: Window> DeviceRing<W> {
     /// The device side over `areas`, with what was negotiated.
@@ -128,7 +130,7 @@ impl<W: Window> DeviceRing<W> {
         loop {
             let buffer = Buffer::new(self.descriptors.load_address(at), state.len());
             if state.has(INDIRECT) {
-                self.check_indirect(at, state, count)?;
+                check_indirect(self.indirect, at.offset(), state, count)?;
                 walk_table(space, buffer, &mut chain)?;
                 break;
             }
@@ -149,21 +151,6 @@ impl<W: Window> DeviceRing<W> {
         Ok((state.id(), count, chain.finish()?))
     }
 
-    /// A chain has one indirect table, or none (section 2.8.19).
-    fn check_indirect(&self, at: Cursor, state: State, count: u16) -> Result<(), ChainError> {
-        let descriptor = at.offset();
-        if !self.indirect {
-            return Err(ChainError::IndirectNotNegotiated);
-        }
-        if state.has(NEXT) {
-            return Err(ChainError::IndirectWithNext { descriptor });
-        }
-        if count > 1 {
-            return Err(ChainError::IndirectInChain { descriptor });
-        }
-        Ok(())
-    }
-
     fn ask(&mut self, wish: Suppression) {
         if self.wish != wish {
             self.wish = wish;
@@ -172,8 +159,27 @@ impl<W: Window> DeviceRing<W> {
     }
 }
 
+/// A chain has one indirect table, or none (section 2.8.19).
+pub(super) fn check_indirect(
+    negotiated: bool,
+    descriptor: u16,
+    state: State,
+    count: u16,
+) -> Result<(), ChainError> {
+    if !negotiated {
+        return Err(ChainError::IndirectNotNegotiated);
+    }
+    if state.has(NEXT) {
+        return Err(ChainError::IndirectWithNext { descriptor });
+    }
+    if count > 1 {
+        return Err(ChainError::IndirectInChain { descriptor });
+    }
+    Ok(())
+}
+
 /// Walks an indirect table. Its rows follow one another, and other flags than WRITE are ignored (section 2.8.7).
-fn walk_table(
+pub(super) fn walk_table(
     space: &impl AddressSpace,
     table: Buffer,
     chain: &mut ChainBuilder<'_>,
@@ -188,6 +194,7 @@ fn walk_table(
 }
 
 impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
+    const KIND: RingKind = RingKind::plain(RingFormat::Packed);
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
     type Areas = Areas<W>;
@@ -353,6 +360,70 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
             used: self.unpublished.to_bits(),
             // The queue knows how many chains are in flight.
             in_flight: 0,
+        }
+    }
+
+    fn age(&self, position: u16) -> u32 {
+        Cursor::from_bits(position, self.size).map_or(0, |at| at.distance_to(self.next, self.size))
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.moved > 0
+    }
+
+    fn copy_descriptors(
+        &self,
+        chain: SavedChain<'_>,
+        to: &mut DeviceStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        let in_flight = InFlight {
+            used: self.used,
+            taken: self.outstanding,
+            size: self.size,
+        };
+        saved::copy(&self.descriptors, in_flight, chain, to)
+    }
+
+    fn resume(&mut self, _: &mut [DeviceSlot], state: &DeviceState<'_>) -> Result<(), StateError> {
+        let entries = state.chains().map(|chain| chain.entries);
+        let (available, used) = saved::cursors(state.positions(), entries, self.size)?;
+        if self.descriptors.load_state(used, Acquire).is_used(used) {
+            return Err(StateError::Field {
+                field: "used",
+                found: u64::from(used.to_bits()),
+                expected: "a position at which no used descriptor lies",
+            });
+        }
+        self.next = available;
+        self.credit = 0;
+        self.outstanding = state.chains().map(|chain| chain.entries).sum();
+        self.used = used;
+        self.unpublished = used;
+        self.moved = 0;
+        self.wish = Suppression::ENABLE;
+        self.own_wish.store(self.wish.to_word(), Relaxed);
+        Ok(())
+    }
+
+    fn walk_again(
+        &self,
+        space: &impl AddressSpace,
+        chain: SavedChain<'_>,
+        segments: &mut [Buffer],
+    ) -> Result<FoundChain, DeviceFault> {
+        let (head, position) = (chain.id, chain.position);
+        match saved::walk(space, chain, self.indirect, segments, self.size) {
+            Ok((head, entries, shape)) => Ok(FoundChain {
+                head,
+                position,
+                entries,
+                shape,
+            }),
+            Err(reason) => Err(DeviceFault::Chain {
+                position,
+                head,
+                reason,
+            }),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use shmbus_shm::{Field, Notify, Window};
+use shmbus_shm::{Field, Notify, RingFormat, Window};
 
 use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
+use super::saved;
 use super::suppression::Suppression;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, UsedElement, WRITE, describe};
 use crate::driver::{DriverSlot, sealed};
@@ -14,6 +15,7 @@ use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::RingFeatures;
 use crate::positions::Positions;
+use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
 
 /// The driver side of a packed ring; a [`DriverQueue`](crate::DriverQueue) works over it.
 ///
@@ -136,6 +138,7 @@ impl<W: Window> DriverRing<W> {
 }
 
 impl<W: Window> sealed::DriverFormat for DriverRing<W> {
+    const KIND: RingKind = RingKind::plain(RingFormat::Packed);
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
     type Areas = Areas<W>;
@@ -303,5 +306,51 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
             used: self.used.to_bits(),
             in_flight: self.in_flight,
         }
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.moved > 0
+    }
+
+    /// Ids are given in any order.
+    fn head(&self) -> u16 {
+        0
+    }
+
+    /// Only how many descriptors a chain takes up matters.
+    fn list_descriptors<T>(
+        &self,
+        _: &[DriverSlot<T>],
+        _: u16,
+        _: &mut DriverStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn resume<T>(
+        &mut self,
+        slots: &mut [DriverSlot<T>],
+        state: &DriverState<'_>,
+    ) -> Result<(), StateError> {
+        let descriptors = state.chains().map(|chain| chain.descriptors);
+        let (available, used) = saved::cursors(state.positions(), descriptors, self.size)?;
+        let taken: u16 = state.chains().map(|chain| chain.descriptors).sum();
+        self.free = self.size - taken;
+        self.in_flight = state.positions().in_flight;
+        self.free_id = self.size;
+        for (id, slot) in (0..self.size).zip(slots.iter_mut()).rev() {
+            if slot.cookie.is_none() {
+                slot.next = self.free_id;
+                self.free_id = id;
+            }
+        }
+        self.next = available;
+        self.unpublished = available;
+        self.moved = 0;
+        self.used = used;
+        self.credit = 0;
+        self.wish = Suppression::ENABLE;
+        self.own_wish.store(self.wish.to_word(), Relaxed);
+        Ok(())
     }
 }

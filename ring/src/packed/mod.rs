@@ -9,6 +9,7 @@ mod areas;
 mod cursor;
 mod device_ring;
 mod driver_ring;
+mod saved;
 mod suppression;
 
 pub use areas::{Areas, Layout, MAX_SIZE};

@@ -1,11 +1,12 @@
 //! How the device shows completed chains: in any order, an element each; or in the order in which they were made
 //! available (`VIRTIO_F_IN_ORDER`), an element for a batch.
 
-use shmbus_shm::Window;
+use shmbus_shm::{RingFormat, Window};
 
 use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::device::{Completed, Completion, DeviceSlot};
+use crate::state::RingKind;
 
 /// A device's bookkeeping of completed chains.
 pub trait DeviceOrder: sealed::DeviceOrder {}
@@ -16,8 +17,14 @@ pub(super) mod sealed {
     use super::*;
 
     pub trait DeviceOrder: Default {
+        /// Which type of split ring this makes.
+        const KIND: RingKind;
+
         /// Nothing is completed, and the next used element goes to `position`.
         fn start(&mut self, position: u16);
+
+        /// Whether an element was written that is not published: the used index is `published`.
+        fn has_unpublished(&self, published: u16) -> bool;
 
         /// Takes note of a completed chain.
         fn place<W: Window>(
@@ -48,8 +55,14 @@ pub struct AnyOrder {
 }
 
 impl sealed::DeviceOrder for AnyOrder {
+    const KIND: RingKind = RingKind::plain(RingFormat::Split);
+
     fn start(&mut self, position: u16) {
         self.next = position;
+    }
+
+    fn has_unpublished(&self, published: u16) -> bool {
+        self.next != published
     }
 
     #[inline(always)]
@@ -86,8 +99,14 @@ pub struct InOrder {
 }
 
 impl sealed::DeviceOrder for InOrder {
+    const KIND: RingKind = RingKind::in_order(RingFormat::Split);
+
     fn start(&mut self, position: u16) {
         self.next = position;
+    }
+
+    fn has_unpublished(&self, published: u16) -> bool {
+        self.next != published
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
+use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
 
 /// The device side of a split ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
@@ -105,6 +106,30 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             && self.available.idx.load(Relaxed) == self.last_available
     }
 
+    /// The chain with this head, which was found at `position`.
+    #[inline(always)]
+    fn find(
+        &self,
+        space: &impl AddressSpace,
+        head: u16,
+        position: u16,
+        segments: &mut [Buffer],
+    ) -> Result<FoundChain, DeviceFault> {
+        match self.walk(space, head, segments) {
+            Ok(shape) => Ok(FoundChain {
+                head,
+                position,
+                entries: 1,
+                shape,
+            }),
+            Err(reason) => Err(DeviceFault::Chain {
+                position,
+                head,
+                reason,
+            }),
+        }
+    }
+
     /// Reads a chain's descriptors, each once, into `segments`.
     #[inline(always)]
     fn walk(
@@ -165,6 +190,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
+    const KIND: RingKind = O::KIND;
     const ORIGIN: u16 = 0;
 
     type Areas = Areas<W>;
@@ -234,19 +260,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
                 size: self.size,
             });
         }
-        match self.walk(space, head, segments) {
-            Ok(shape) => Ok(Some(FoundChain {
-                head,
-                position,
-                entries: 1,
-                shape,
-            })),
-            Err(reason) => Err(DeviceFault::Chain {
-                position,
-                head,
-                reason,
-            }),
-        }
+        self.find(space, head, position, segments).map(Some)
     }
 
     #[inline(always)]
@@ -312,5 +326,45 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
             // The queue knows how many chains are in flight.
             in_flight: 0,
         }
+    }
+
+    fn age(&self, position: u16) -> u32 {
+        u32::from(self.last_available.wrapping_sub(position))
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.order.has_unpublished(self.published)
+    }
+
+    /// The descriptor table is the driver's alone, and has them until the chain comes back.
+    fn copy_descriptors(
+        &self,
+        _: SavedChain<'_>,
+        _: &mut DeviceStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn resume(&mut self, _: &mut [DeviceSlot], state: &DeviceState<'_>) -> Result<(), StateError> {
+        let positions = state.positions();
+        super::check_positions(positions)?;
+        // What the driver has been shown decides: a completion is never published twice.
+        super::check_index("used", positions.used, self.used.idx.load(Acquire))?;
+        self.available_seen = positions.available;
+        self.last_available = positions.available;
+        self.published = positions.used;
+        self.order.start(positions.used);
+        self.wish.start(&self.used.suppression, positions.available);
+        Ok(())
+    }
+
+    fn walk_again(
+        &self,
+        space: &impl AddressSpace,
+        chain: SavedChain<'_>,
+        segments: &mut [Buffer],
+    ) -> Result<FoundChain, DeviceFault> {
+        // A state's ids are below its size, and this ring is of that size.
+        self.find(space, chain.id, chain.position, segments)
     }
 }

@@ -1,12 +1,13 @@
 //! Which descriptors the driver takes for a chain, and which chain a used element stands for: in any order, or in the
 //! order in which they were made available (`VIRTIO_F_IN_ORDER`).
 
-use shmbus_shm::Window;
+use shmbus_shm::{RingFormat, Window};
 
 use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::driver::DriverSlot;
 use crate::fault::DriverFault;
+use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
 
 /// A driver's bookkeeping of descriptors.
 pub trait DriverOrder: sealed::DriverOrder {}
@@ -26,6 +27,9 @@ pub(super) mod sealed {
     use super::*;
 
     pub trait DriverOrder: Default {
+        /// Which type of split ring this makes.
+        const KIND: RingKind;
+
         /// All descriptors are free.
         fn start<T>(&mut self, slots: &mut [DriverSlot<T>], size: u16);
 
@@ -51,6 +55,21 @@ pub(super) mod sealed {
 
         /// Chain `id`, which was resolved, is taken back.
         fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16, size: u16);
+
+        /// Lists the descriptors of chain `id`, if they may lie anywhere.
+        fn list<T>(
+            &self,
+            slots: &[DriverSlot<T>],
+            id: u16,
+            to: &mut DriverStateWriter<'_>,
+        ) -> Result<(), StateError>;
+
+        /// The chains of a state are lent, and all other descriptors are free.
+        fn resume<T>(
+            &mut self,
+            slots: &mut [DriverSlot<T>],
+            state: &DriverState<'_>,
+        ) -> Result<(), StateError>;
     }
 }
 
@@ -64,6 +83,8 @@ pub struct AnyOrder {
 }
 
 impl sealed::DriverOrder for AnyOrder {
+    const KIND: RingKind = RingKind::plain(RingFormat::Split);
+
     fn start<T>(&mut self, slots: &mut [DriverSlot<T>], size: u16) {
         for (index, slot) in (0..size).zip(slots.iter_mut()) {
             slot.next = (index + 1) & (size - 1);
@@ -121,6 +142,57 @@ impl sealed::DriverOrder for AnyOrder {
         self.tail = last;
         self.free += count;
     }
+
+    fn list<T>(
+        &self,
+        slots: &[DriverSlot<T>],
+        id: u16,
+        to: &mut DriverStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        let mut index = id;
+        for _ in 0..slots[usize::from(id)].descriptors {
+            to.push_index(index)?;
+            index = slots[usize::from(index)].next;
+        }
+        Ok(())
+    }
+
+    fn resume<T>(
+        &mut self,
+        slots: &mut [DriverSlot<T>],
+        state: &DriverState<'_>,
+    ) -> Result<(), StateError> {
+        let size = state.size();
+        // The state's indices are below its size, and each belongs to one chain.
+        let none = size;
+        for slot in slots.iter_mut() {
+            slot.next = none;
+        }
+        for chain in state.chains() {
+            let mut last = chain.id;
+            for index in chain.indices() {
+                slots[usize::from(last)].next = index;
+                last = index;
+            }
+            // What follows the last of a chain does not matter, but that it is lent.
+            slots[usize::from(last)].next = last;
+            slots[usize::from(chain.id)].last = last;
+        }
+        self.free = 0;
+        for index in 0..size {
+            if slots[usize::from(index)].next != none {
+                continue;
+            }
+            if self.free == 0 {
+                self.head = index;
+            } else {
+                slots[usize::from(self.tail)].next = index;
+            }
+            self.tail = index;
+            self.free += 1;
+        }
+        Ok(())
+    }
 }
 
 /// Chains come back in the order in which they were made available (virtio 1.4, section 2.7.9): descriptors are taken
@@ -175,6 +247,8 @@ impl InOrder {
 }
 
 impl sealed::DriverOrder for InOrder {
+    const KIND: RingKind = RingKind::in_order(RingFormat::Split);
+
     fn start<T>(&mut self, _: &mut [DriverSlot<T>], size: u16) {
         *self = Self {
             free: size,
@@ -232,5 +306,51 @@ impl sealed::DriverOrder for InOrder {
         self.oldest = (self.oldest + count) & (size - 1);
         self.free += count;
         self.rest -= 1;
+    }
+
+    fn list<T>(
+        &self,
+        _: &[DriverSlot<T>],
+        _: u16,
+        _: &mut DriverStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn resume<T>(
+        &mut self,
+        _: &mut [DriverSlot<T>],
+        state: &DriverState<'_>,
+    ) -> Result<(), StateError> {
+        let size = state.size();
+        let mut next = state
+            .chains()
+            .next()
+            .map_or(state.head(), |oldest| oldest.id);
+        let mut free = size;
+        self.oldest = next;
+        for (index, chain) in (0..).zip(state.chains()) {
+            if chain.id != next {
+                return Err(StateError::Chain {
+                    chain: index,
+                    field: "id",
+                    found: u64::from(chain.id),
+                    expected: "the descriptor behind the chain before it",
+                });
+            }
+            next = (next + chain.descriptors) & (size - 1);
+            free -= chain.descriptors;
+        }
+        if next != state.head() {
+            return Err(StateError::Field {
+                field: "head",
+                found: u64::from(state.head()),
+                expected: "the descriptor behind the last chain",
+            });
+        }
+        self.head = next;
+        self.free = free;
+        self.rest = 0;
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
+use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
 
 /// No descriptor has this index: the available entry's content is not known.
 const UNKNOWN: u16 = u16::MAX;
@@ -138,6 +139,7 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
 }
 
 impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
+    const KIND: RingKind = O::KIND;
     const ORIGIN: u16 = 0;
 
     type Areas = Areas<W>;
@@ -298,5 +300,50 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
             used: self.last_used,
             in_flight: self.next_available.wrapping_sub(self.last_used),
         }
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.next_available != self.published
+    }
+
+    fn head(&self) -> u16 {
+        if O::KIND.in_order {
+            self.order.head()
+        } else {
+            0
+        }
+    }
+
+    fn list_descriptors<T>(
+        &self,
+        slots: &[DriverSlot<T>],
+        id: u16,
+        to: &mut DriverStateWriter<'_>,
+    ) -> Result<(), StateError> {
+        self.order.list(slots, id, to)
+    }
+
+    fn resume<T>(
+        &mut self,
+        slots: &mut [DriverSlot<T>],
+        state: &DriverState<'_>,
+    ) -> Result<(), StateError> {
+        let positions = state.positions();
+        super::check_positions(positions)?;
+        super::check_index(
+            "available",
+            positions.available,
+            self.available.idx.load(Acquire),
+        )?;
+        for slot in slots.iter_mut() {
+            slot.available = UNKNOWN;
+        }
+        self.order.resume(slots, state)?;
+        self.next_available = positions.available;
+        self.published = positions.available;
+        self.used_seen = positions.used;
+        self.last_used = positions.used;
+        self.wish.start(&self.available.suppression, positions.used);
+        Ok(())
     }
 }

@@ -20,6 +20,8 @@ use shmbus_virtio::{Features, PrivateFeatures};
 
 use crate::fault::SetupError;
 use crate::features::RingType;
+use crate::positions::Positions;
+use crate::state::StateError;
 
 /// What both types of split ring take of shmbus's own features.
 const PRIVATE: PrivateFeatures = PrivateFeatures::USED_EVENT
@@ -55,6 +57,32 @@ fn check_rebinding<W: Window>(
     let found = areas.fence_scope();
     if found != scope {
         return Err(SetupError::FenceScope { found });
+    }
+    Ok(())
+}
+
+/// Both indices run freely, and the chains in flight lie between them. With in-order completion the device's state names
+/// none: it goes on at the used index.
+fn check_positions(positions: Positions) -> Result<(), StateError> {
+    let between = positions.available.wrapping_sub(positions.used);
+    if between != positions.in_flight {
+        return Err(StateError::Field {
+            field: "in_flight",
+            found: u64::from(positions.in_flight),
+            expected: "the distance from used to available",
+        });
+    }
+    Ok(())
+}
+
+/// The index that a side published is in shared memory: a state that says another is of another moment.
+fn check_index(field: &'static str, found: u16, in_memory: u16) -> Result<(), StateError> {
+    if found != in_memory {
+        return Err(StateError::Field {
+            field,
+            found: u64::from(found),
+            expected: "the index in the ring's memory",
+        });
     }
     Ok(())
 }

@@ -1,0 +1,101 @@
+//! A queue's state as a value: saved, carried elsewhere, restored.
+//!
+//! [`DeviceState`] and [`DriverState`] are bytes in a versioned layout (docs/abi.md) that were checked: they may come from
+//! anybody, and each wrong field is refused by its name. What a state says of chains is checked once more against the
+//! queue that is restored from it.
+
+mod device;
+mod driver;
+mod layout;
+
+pub use device::{ChainsInFlight, DeviceState, SavedChain};
+pub(crate) use device::{DeviceStateWriter, SavedDevice};
+pub use driver::{DriverState, LentChain, LentChains};
+pub(crate) use driver::{DriverStateWriter, SavedDriver};
+pub use layout::STATE_VERSION;
+
+use shmbus_shm::RingFormat;
+
+use crate::fault::SetupError;
+
+/// Which type of ring a state belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingKind {
+    /// The layout.
+    pub format: RingFormat,
+    /// Whether buffers are used in the order in which they were made available.
+    pub in_order: bool,
+}
+
+impl RingKind {
+    /// Chains come back in any order.
+    pub(crate) const fn plain(format: RingFormat) -> Self {
+        Self {
+            format,
+            in_order: false,
+        }
+    }
+
+    /// Chains come back in the order in which they were made available.
+    pub(crate) const fn in_order(format: RingFormat) -> Self {
+        Self {
+            format,
+            in_order: true,
+        }
+    }
+}
+
+/// Why a queue's state cannot be saved, or a queue not be restored from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The state is longer than the memory for it, or shorter than it says.
+    #[error("{found} bytes for a state of {needed}")]
+    Length {
+        /// How many bytes there are.
+        found: usize,
+        /// How many bytes the state has.
+        needed: usize,
+    },
+    /// A field of the state says what cannot be.
+    #[error("{field} is {found:#x}; expected {expected}")]
+    Field {
+        /// The field's name, as in docs/abi.md.
+        field: &'static str,
+        /// What it says.
+        found: u64,
+        /// What it should say.
+        expected: &'static str,
+    },
+    /// A field of one of the state's chains says what cannot be.
+    #[error("chain {chain}: {field} is {found:#x}; expected {expected}")]
+    Chain {
+        /// Which chain, counted from 0 in the state's order.
+        chain: u16,
+        /// The field's name, as in docs/abi.md.
+        field: &'static str,
+        /// What it says.
+        found: u64,
+        /// What it should say.
+        expected: &'static str,
+    },
+    /// There are chains that were placed or completed and not published: publish them first.
+    #[error("chains were placed or completed and are not published")]
+    Unpublished,
+    /// The descriptors of a chain in flight were overwritten by used ones, and there is no record of them: complete the
+    /// chain first, or keep a record.
+    #[error("the descriptors of chain {id} are overwritten, and no record was kept")]
+    Overwritten {
+        /// The chain's id.
+        id: u16,
+    },
+    /// What the caller has of a chain is missing.
+    #[error("there is no cookie for chain {id}")]
+    NoCookie {
+        /// The chain's id.
+        id: u16,
+    },
+    /// The queue itself cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
