@@ -1,28 +1,39 @@
 //! The device side of the packed ring.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use shmbus_shm::{AddressSpace, Field, Notify, Window};
 
-use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
+use super::device_order::{AnyOrder, DeviceOrder, InOrder, UsedRing};
 use super::suppression::Suppression;
-use crate::descriptor::{Buffer, INDIRECT, NEXT, WRITE};
+use super::unpublished::Unpublished;
+use super::{IN_ORDER, PLAIN};
+use crate::descriptor::{Buffer, INDIRECT, NEXT};
 use crate::device::{
     ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
 };
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
-use crate::features::RingFeatures;
+use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
+
+/// The device side of a packed ring whose chains are completed in any order.
+pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
+
+/// The device side of a packed ring that shows completed chains in the order in which they were made available
+/// (`VIRTIO_F_IN_ORDER`), with one used descriptor for a batch. The device may complete them in any order: they wait
+/// for their turn.
+pub type InOrderDeviceRing<W> = DeviceRingIn<W, InOrder>;
 
 /// The device side of a packed ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
 ///
 /// A chain's buffer id must be below the queue's size: the specification lets drivers choose ids, and what it shows of
 /// a driver chooses them so.
 #[derive(Debug)]
-pub struct DeviceRing<W> {
+pub struct DeviceRingIn<W, O> {
     descriptors: Descriptors<W>,
     /// What this side asks for.
     own_wish: Field<u32, W>,
@@ -34,20 +45,14 @@ pub struct DeviceRing<W> {
     used_event: bool,
     /// The device asks by position.
     avail_event: bool,
+    order: PhantomData<O>,
     /// Where the next chain is found.
     next: Cursor,
     /// How many more chains the batch may have that the last poll began.
     credit: u16,
     /// How many descriptors were taken and are not yet published as used.
     outstanding: u16,
-    /// Where the next used descriptor goes.
-    used: Cursor,
-    /// The first used descriptor that is not published.
-    unpublished: Cursor,
-    /// By how many descriptors `used` is ahead of it.
-    moved: u16,
-    /// The state of the first of them, which is stored last.
-    first: State,
+    used: Unpublished,
     /// What `own_wish` says, so that it is stored only when it changes.
     wish: Suppression,
 }
@@ -60,12 +65,32 @@ impl<W: Window> DeviceRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
-    /// with stronger fences.
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need
+    /// memory with stronger fences.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
-        let features = features
-            .into()
-            .check(PLAIN, areas.descriptors.fence_scope())?;
+        Self::of_type(PLAIN, areas, features.into())
+    }
+}
+
+impl<W: Window> InOrderDeviceRing<W> {
+    /// The device side over `areas`, with what was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: the features cannot be used together, `IN_ORDER` is not among them, or they need memory with
+    /// stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(IN_ORDER, areas, features.into())
+    }
+}
+
+impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
+    fn of_type(
+        ring: RingType,
+        areas: Areas<W>,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError> {
+        let features = features.check(ring, areas.descriptors.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             own_wish: areas.device,
@@ -74,13 +99,11 @@ impl<W: Window> DeviceRing<W> {
             indirect: features.indirect(),
             used_event: features.used_event(),
             avail_event: features.avail_event(),
+            order: PhantomData,
             next: Cursor::ORIGIN,
             credit: 0,
             outstanding: 0,
-            used: Cursor::ORIGIN,
-            unpublished: Cursor::ORIGIN,
-            moved: 0,
-            first: State::new(0, 0, 0, 0),
+            used: Unpublished::starting_at(Cursor::ORIGIN),
             wish: Suppression::ENABLE,
         })
     }
@@ -164,6 +187,14 @@ impl<W: Window> DeviceRing<W> {
         Ok(())
     }
 
+    fn used_ring(&mut self) -> UsedRing<'_, W> {
+        UsedRing {
+            descriptors: &self.descriptors,
+            unpublished: &mut self.used,
+            size: self.size,
+        }
+    }
+
     fn ask(&mut self, wish: Suppression) {
         if self.wish != wish {
             self.wish = wish;
@@ -187,7 +218,7 @@ fn walk_table(
     Ok(())
 }
 
-impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
+impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
     type Areas = Areas<W>;
@@ -206,9 +237,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         self.next = start;
         self.credit = 0;
         self.outstanding = 0;
-        self.used = start;
-        self.unpublished = start;
-        self.moved = 0;
+        self.used = Unpublished::starting_at(start);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
     }
@@ -286,37 +315,23 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline(always)]
-    fn place_used(&mut self, _: &mut [DeviceSlot], chain: Completed) {
-        let flags = if chain.written > 0 { WRITE } else { 0 };
-        let state = State::new(chain.written, chain.head, flags, self.used.used_mark());
-        if self.moved == 0 {
-            // The driver looks at this one: all that follows must be there first.
-            self.first = state;
-        } else {
-            self.descriptors.store_state(self.used, state, Relaxed);
-        }
-        // One used descriptor stands for the chain; the others are left out (section 2.8.6).
-        self.used = self.used.forward(chain.entries, self.size);
-        self.moved += chain.entries;
+    fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed) {
+        O::place(slots, self.used_ring(), chain);
     }
 
     #[inline]
-    fn publish(&mut self, _: &mut [DeviceSlot]) -> Notify {
-        let moved = core::mem::take(&mut self.moved);
-        if moved == 0 {
+    fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify {
+        let taken = self.next;
+        O::settle(slots, self.used_ring(), taken);
+        let Some(published) = self.used.publish(&self.descriptors) else {
             return Notify::No;
-        }
-        let old = self.unpublished;
-        self.unpublished = self.used;
-        self.outstanding -= moved;
-        // Release: whoever sees the first used descriptor sees those behind it, and what was written into buffers.
-        // Its length, id and flags are one store, so none can be seen without the others.
-        self.descriptors.store_state(old, self.first, Release);
+        };
+        self.outstanding -= published.count;
         // Between the descriptor and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.used_event, old, moved, self.size) {
+        if wish.is_wanted(self.used_event, published.from, published.count, self.size) {
             Notify::Yes
         } else {
             Notify::No
@@ -350,7 +365,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn positions(&self) -> Positions {
         Positions {
             available: self.next.to_bits(),
-            used: self.unpublished.to_bits(),
+            used: self.used.from().to_bits(),
             // The queue knows how many chains are in flight.
             in_flight: 0,
         }
