@@ -66,6 +66,7 @@ mod driver;
 mod event;
 mod fault;
 mod features;
+mod look_ahead;
 pub mod packed;
 mod positions;
 pub mod split;
@@ -80,6 +81,7 @@ pub use fault::{
     Uncompleted,
 };
 pub use features::RingFeatures;
+pub use look_ahead::PATIENCE;
 pub use positions::Positions;
 pub use state::{
     ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, RingKind, STATE_VERSION,

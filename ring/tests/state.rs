@@ -250,4 +250,15 @@ proptest! {
         )
         .run(&steps);
     }
+
+    #[test]
+    fn both_sides_of_a_packed_ring_in_order_live_on(steps in prop::collection::vec(step(), 1..80)) {
+        let memory = packed_ring::Memory::new(SIZE);
+        let areas = || memory.areas();
+        Lives::new(
+            || packed::InOrderDriverRing::new(areas(), IN_ORDER).unwrap(),
+            || packed::InOrderDeviceRing::new(areas(), IN_ORDER).unwrap(),
+        )
+        .run(&steps);
+    }
 }

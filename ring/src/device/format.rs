@@ -43,6 +43,13 @@ pub(crate) mod sealed {
         /// Looks how far the driver has come; returns how many chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DeviceFault>;
 
+        /// As [`DeviceFormat::poll`], for a device that looks again and again: it may overlook what came for
+        /// [`PATIENCE`](crate::PATIENCE) calls in a row.
+        #[inline(always)]
+        fn poll_spinning(&mut self) -> Result<u16, DeviceFault> {
+            self.poll()
+        }
+
         /// Walks the chain that is next in the batch that the last poll began. It stays next.
         fn peek(
             &self,

@@ -77,6 +77,27 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         self.ring.poll().map_err(|fault| self.stop(fault))
     }
 
+    /// As [`poll`](Self::poll), for a device that has nothing else to do and looks again and again.
+    ///
+    /// A side that looks at the very entry that the other side is about to write takes that line away from it, at each
+    /// look. This one keeps its distance, where the format allows it and while entries come fast. So 0 may also mean
+    /// that few have come: but at most [`PATIENCE`](crate::PATIENCE) calls in a row answer 0 although there is one. Any
+    /// other answer is as true as that of `poll`; the batch may be shorter than its.
+    ///
+    /// Nothing is lost on a side that then goes to sleep: [`enable_notifications`](Self::enable_notifications)
+    /// overlooks nothing.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DeviceFault`].
+    #[inline]
+    pub fn poll_spinning(&mut self) -> Result<u16, DeviceFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        self.ring.poll_spinning().map_err(|fault| self.stop(fault))
+    }
+
     /// Takes the next chain of the batch that the last [`poll`](Self::poll) began, if any is left.
     ///
     /// `segments` is scratch memory for the chain's buffers: it bounds the descriptors of a chain that this device

@@ -23,6 +23,8 @@ pub struct DeviceSlot {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completion {
     pub(crate) element: UsedElement,
+    /// How many entries of the ring it takes up.
+    pub(crate) entries: u16,
     /// Whether all of its writable bytes were written.
     pub(crate) completely: bool,
 }
@@ -31,6 +33,7 @@ impl From<Completed> for Completion {
     fn from(chain: Completed) -> Self {
         Self {
             element: chain.element(),
+            entries: chain.entries,
             completely: chain.completely,
         }
     }

@@ -68,6 +68,13 @@ pub(crate) mod sealed {
         /// Looks how far the device has come; returns how many used chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DriverFault>;
 
+        /// As [`DriverFormat::poll`], for a driver that looks again and again: it may overlook what came for
+        /// [`PATIENCE`](crate::PATIENCE) calls in a row.
+        #[inline(always)]
+        fn poll_spinning(&mut self) -> Result<u16, DriverFault> {
+            self.poll()
+        }
+
         /// The used element that is next, and its position, in the batch that the last poll began. It stays next.
         /// Whether the device has a chain of that id is the queue's to check.
         fn peek_used<T>(
@@ -92,6 +99,9 @@ pub(crate) mod sealed {
 
         /// Whether a chain was placed that is not published.
         fn has_unpublished(&self) -> bool;
+
+        /// Whether chains are known to be used by a descriptor or element that was taken with one before them.
+        fn has_untaken(&self) -> bool;
 
         /// The first descriptor of the next chain, where chains lie in the table's order.
         fn head(&self) -> u16;

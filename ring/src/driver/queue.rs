@@ -163,6 +163,27 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.ring.poll().map_err(|fault| self.stop(fault))
     }
 
+    /// As [`poll`](Self::poll), for a driver that has nothing else to do and looks again and again.
+    ///
+    /// A side that looks at the very entry that the other side is about to write takes that line away from it, at each
+    /// look. This one keeps its distance, where the format allows it and while entries come fast. So 0 may also mean
+    /// that few have come: but at most [`PATIENCE`](crate::PATIENCE) calls in a row answer 0 although there is one. Any
+    /// other answer is as true as that of `poll`; the batch may be shorter than its.
+    ///
+    /// Nothing is lost on a side that then goes to sleep: [`enable_notifications`](Self::enable_notifications)
+    /// overlooks nothing.
+    ///
+    /// # Errors
+    ///
+    /// The latched [`DriverFault`].
+    #[inline]
+    pub fn poll_spinning(&mut self) -> Result<u16, DriverFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        self.ring.poll_spinning().map_err(|fault| self.stop(fault))
+    }
+
     /// Takes back the next chain of the batch that the last [`poll`](Self::poll) began, if any is left.
     ///
     /// # Errors
@@ -272,10 +293,14 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     ///
     /// # Errors
     ///
-    /// [`StateError::Length`]; [`StateError::Unpublished`] for chains that the device has not been shown.
+    /// [`StateError::Length`]; [`StateError::Unpublished`] for chains that the device has not been shown;
+    /// [`StateError::Untaken`] in the middle of a batch that came back in order.
     pub fn save<'b>(&mut self, to: &'b mut [u8]) -> Result<DriverState<'b>, StateError> {
         if self.ring.has_unpublished() {
             return Err(StateError::Unpublished);
+        }
+        if self.ring.has_untaken() {
+            return Err(StateError::Untaken);
         }
         let slots = self.slots.as_mut();
         let mut state = DriverStateWriter::new(to);

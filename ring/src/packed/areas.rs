@@ -1,12 +1,12 @@
 //! The three areas, carved out of their windows once: sizes and bounds are frozen here.
 
 use core::num::NonZeroUsize;
-use core::sync::atomic::Ordering::{self, Relaxed};
+use core::sync::atomic::Ordering::{self, Acquire, Relaxed};
 
 use shmbus_shm::{Array, FenceScope, Field, Window, WindowError};
 
 use super::cursor::Cursor;
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, UsedElement, WRITE};
 use crate::fault::SetupError;
 
 /// The largest queue size, in entries (virtio 1.4, section 2.8).
@@ -143,7 +143,7 @@ impl<W: Window> Areas<W> {
 /// The descriptor ring (virtio 1.4, section 2.8.13): `addr`, then `len`, `id` and `flags` together as one word. Each
 /// word has this one width on both sides.
 #[derive(Clone, Debug)]
-pub(super) struct Descriptors<W> {
+pub struct Descriptors<W> {
     words: Array<u64, W>,
 }
 
@@ -164,6 +164,14 @@ impl<W: Window> Descriptors<W> {
     pub(super) fn store_state(&self, at: Cursor, state: State, order: Ordering) {
         self.words
             .store(2 * usize::from(at.offset()) + 1, state.0, order);
+    }
+
+    /// The state of the used descriptor at `at`, if it is used.
+    #[inline(always)]
+    pub(super) fn load_used(&self, at: Cursor) -> Option<State> {
+        // Acquire: what the device wrote into buffers comes with the descriptor.
+        let state = self.load_state(at, Acquire);
+        state.is_used(at).then_some(state)
     }
 
     #[inline(always)]
@@ -235,6 +243,16 @@ impl State {
     #[inline(always)]
     pub(super) fn has(self, flags: u16) -> bool {
         self.flags() & flags != 0
+    }
+
+    /// What a used descriptor says of its chain.
+    #[inline(always)]
+    pub(super) fn used_element(self) -> UsedElement {
+        UsedElement {
+            id: u32::from(self.id()),
+            // Without WRITE the length is reserved (virtio 1.4, section 2.8.4).
+            len: if self.has(WRITE) { self.len() } else { 0 },
+        }
     }
 
     /// A row of an indirect table. Of its state only the length and the flag WRITE mean something.

@@ -5,7 +5,7 @@ use super::areas::{AVAILABLE, USED};
 /// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1): the offset, below the ring's size, in bits 0
 /// to 15, and the wrap counter in bit 16. It is one word so that it is stored and loaded as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cursor(u32);
+pub struct Cursor(u32);
 
 const OFFSET: u32 = WRAP - 1;
 const WRAP: u32 = 1 << 16;
@@ -22,12 +22,18 @@ impl Cursor {
 
     /// The position, if a ring of `size` descriptors has it.
     pub(super) const fn from_bits(bits: u16, size: u16) -> Option<Self> {
-        let offset = bits & 0x7fff;
+        let offset = Self::offset_of(bits);
         if offset < size {
             Some(Self(offset as u32 | (bits as u32 & 0x8000) << 1))
         } else {
             None
         }
+    }
+
+    /// Which descriptor the position `bits` names.
+    #[inline(always)]
+    pub(super) const fn offset_of(bits: u16) -> u16 {
+        bits & 0x7fff
     }
 
     /// Which descriptor this is.

@@ -1,30 +1,41 @@
 //! The device side of the packed ring.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use shmbus_shm::{AddressSpace, Field, Notify, RingFormat, Window};
+use shmbus_shm::{AddressSpace, Field, Notify, Window};
 
-use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
+use super::device_order::{AnyOrder, DeviceOrder, InOrder, UsedRing};
 use super::saved::{self, InFlight};
 use super::suppression::Suppression;
-use crate::descriptor::{Buffer, INDIRECT, NEXT, WRITE};
+use super::unpublished::Unpublished;
+use super::{IN_ORDER, PLAIN};
+use crate::descriptor::{Buffer, INDIRECT, NEXT};
 use crate::device::{
     ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
 };
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
-use crate::features::RingFeatures;
+use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+
+/// The device side of a packed ring whose chains are completed in any order.
+pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
+
+/// The device side of a packed ring that shows completed chains in the order in which they were made available
+/// (`VIRTIO_F_IN_ORDER`), with one used descriptor for a batch. The device may complete them in any order: they wait
+/// for their turn.
+pub type InOrderDeviceRing<W> = DeviceRingIn<W, InOrder>;
 
 /// The device side of a packed ring; a [`DeviceQueue`](crate::DeviceQueue) works over it.
 ///
 /// A chain's buffer id must be below the queue's size: the specification lets drivers choose ids, and what it shows of
 /// a driver chooses them so.
 #[derive(Debug)]
-pub struct DeviceRing<W> {
+pub struct DeviceRingIn<W, O> {
     descriptors: Descriptors<W>,
     /// What this side asks for.
     own_wish: Field<u32, W>,
@@ -36,20 +47,14 @@ pub struct DeviceRing<W> {
     used_event: bool,
     /// The device asks by position.
     avail_event: bool,
+    order: PhantomData<O>,
     /// Where the next chain is found.
     next: Cursor,
     /// How many more chains the batch may have that the last poll began.
     credit: u16,
     /// How many descriptors were taken and are not yet published as used.
     outstanding: u16,
-    /// Where the next used descriptor goes.
-    used: Cursor,
-    /// The first used descriptor that is not published.
-    unpublished: Cursor,
-    /// By how many descriptors `used` is ahead of it.
-    moved: u16,
-    /// The state of the first of them, which is stored last.
-    first: State,
+    used: Unpublished,
     /// What `own_wish` says, so that it is stored only when it changes.
     wish: Suppression,
 }
@@ -62,12 +67,32 @@ impl<W: Window> DeviceRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
-    /// with stronger fences.
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need
+    /// memory with stronger fences.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
-        let features = features
-            .into()
-            .check(PLAIN, areas.descriptors.fence_scope())?;
+        Self::of_type(PLAIN, areas, features.into())
+    }
+}
+
+impl<W: Window> InOrderDeviceRing<W> {
+    /// The device side over `areas`, with what was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: the features cannot be used together, `IN_ORDER` is not among them, or they need memory with
+    /// stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(IN_ORDER, areas, features.into())
+    }
+}
+
+impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
+    fn of_type(
+        ring: RingType,
+        areas: Areas<W>,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError> {
+        let features = features.check(ring, areas.descriptors.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             own_wish: areas.device,
@@ -76,13 +101,11 @@ impl<W: Window> DeviceRing<W> {
             indirect: features.indirect(),
             used_event: features.used_event(),
             avail_event: features.avail_event(),
+            order: PhantomData,
             next: Cursor::ORIGIN,
             credit: 0,
             outstanding: 0,
-            used: Cursor::ORIGIN,
-            unpublished: Cursor::ORIGIN,
-            moved: 0,
-            first: State::new(0, 0, 0, 0),
+            used: Unpublished::starting_at(Cursor::ORIGIN),
             wish: Suppression::ENABLE,
         })
     }
@@ -151,6 +174,14 @@ impl<W: Window> DeviceRing<W> {
         Ok((state.id(), count, chain.finish()?))
     }
 
+    fn used_ring(&mut self) -> UsedRing<'_, W> {
+        UsedRing {
+            descriptors: &self.descriptors,
+            unpublished: &mut self.used,
+            size: self.size,
+        }
+    }
+
     fn ask(&mut self, wish: Suppression) {
         if self.wish != wish {
             self.wish = wish;
@@ -193,8 +224,8 @@ pub(super) fn walk_table(
     Ok(())
 }
 
-impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
-    const KIND: RingKind = RingKind::plain(RingFormat::Packed);
+impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
+    const KIND: RingKind = O::KIND;
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
     type Areas = Areas<W>;
@@ -213,9 +244,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         self.next = start;
         self.credit = 0;
         self.outstanding = 0;
-        self.used = start;
-        self.unpublished = start;
-        self.moved = 0;
+        self.used = Unpublished::starting_at(start);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
     }
@@ -293,37 +322,23 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline(always)]
-    fn place_used(&mut self, _: &mut [DeviceSlot], chain: Completed) {
-        let flags = if chain.written > 0 { WRITE } else { 0 };
-        let state = State::new(chain.written, chain.head, flags, self.used.used_mark());
-        if self.moved == 0 {
-            // The driver looks at this one: all that follows must be there first.
-            self.first = state;
-        } else {
-            self.descriptors.store_state(self.used, state, Relaxed);
-        }
-        // One used descriptor stands for the chain; the others are left out (section 2.8.6).
-        self.used = self.used.forward(chain.entries, self.size);
-        self.moved += chain.entries;
+    fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed) {
+        O::place(slots, self.used_ring(), chain);
     }
 
     #[inline]
-    fn publish(&mut self, _: &mut [DeviceSlot]) -> Notify {
-        let moved = core::mem::take(&mut self.moved);
-        if moved == 0 {
+    fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify {
+        let taken = self.next;
+        O::settle(slots, self.used_ring(), taken);
+        let Some(published) = self.used.publish(&self.descriptors) else {
             return Notify::No;
-        }
-        let old = self.unpublished;
-        self.unpublished = self.used;
-        self.outstanding -= moved;
-        // Release: whoever sees the first used descriptor sees those behind it, and what was written into buffers.
-        // Its length, id and flags are one store, so none can be seen without the others.
-        self.descriptors.store_state(old, self.first, Release);
+        };
+        self.outstanding -= published.count;
         // Between the descriptor and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.used_event, old, moved, self.size) {
+        if wish.is_wanted(self.used_event, published.from, published.count, self.size) {
             Notify::Yes
         } else {
             Notify::No
@@ -357,7 +372,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     fn positions(&self) -> Positions {
         Positions {
             available: self.next.to_bits(),
-            used: self.unpublished.to_bits(),
+            used: self.used.from().to_bits(),
             // The queue knows how many chains are in flight.
             in_flight: 0,
         }
@@ -368,7 +383,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.moved > 0
+        self.used.next() != self.used.from()
     }
 
     fn copy_descriptors(
@@ -377,7 +392,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         to: &mut DeviceStateWriter<'_>,
     ) -> Result<(), StateError> {
         let in_flight = InFlight {
-            used: self.used,
+            used: self.used.from(),
             taken: self.outstanding,
             size: self.size,
         };
@@ -386,8 +401,10 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
 
     fn resume(&mut self, _: &mut [DeviceSlot], state: &DeviceState<'_>) -> Result<(), StateError> {
         let entries = state.chains().map(|chain| chain.entries);
+        let taken = entries.clone().sum();
         let (available, used) = saved::cursors(state.positions(), entries, self.size)?;
-        if self.descriptors.load_state(used, Acquire).is_used(used) {
+        // What the driver has been shown decides: a completion is never published twice.
+        if self.descriptors.load_used(used).is_some() {
             return Err(StateError::Field {
                 field: "used",
                 found: u64::from(used.to_bits()),
@@ -396,10 +413,8 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         }
         self.next = available;
         self.credit = 0;
-        self.outstanding = state.chains().map(|chain| chain.entries).sum();
-        self.used = used;
-        self.unpublished = used;
-        self.moved = 0;
+        self.outstanding = taken;
+        self.used = Unpublished::starting_at(used);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         Ok(())

@@ -1,28 +1,38 @@
 //! The driver side of the packed ring.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
-use shmbus_shm::{Field, Notify, RingFormat, Window};
+use shmbus_shm::{Field, Notify, Window};
 
-use super::PLAIN;
 use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
+use super::driver_order::{AnyOrder, DriverOrder, InOrder};
 use super::saved;
 use super::suppression::Suppression;
+use super::unpublished::Unpublished;
+use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, UsedElement, WRITE, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
-use crate::features::RingFeatures;
+use crate::features::{RingFeatures, RingType};
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+
+/// The driver side of a packed ring whose chains come back in any order.
+pub type DriverRing<W> = DriverRingIn<W, AnyOrder>;
+
+/// The driver side of a packed ring whose chains come back in the order in which they were made available
+/// (`VIRTIO_F_IN_ORDER`): one used descriptor is read for each batch. Its id, checked against what was lent, gives the
+/// batch's end, and its length is the last chain's; the chains before that count as used completely.
+pub type InOrderDriverRing<W> = DriverRingIn<W, InOrder>;
 
 /// The driver side of a packed ring; a [`DriverQueue`](crate::DriverQueue) works over it.
 ///
 /// Of what the device writes it reads only the next used descriptor and the device's event suppression structure; how
 /// many descriptors a chain takes up, which ids are free and all positions are private.
 #[derive(Debug)]
-pub struct DriverRing<W> {
+pub struct DriverRingIn<W, O> {
     descriptors: Descriptors<W>,
     /// What this side asks for.
     own_wish: Field<u32, W>,
@@ -34,20 +44,12 @@ pub struct DriverRing<W> {
     used_event: bool,
     /// The device asks by position.
     avail_event: bool,
+    order: O,
     /// How many descriptors are free.
     free: u16,
-    /// The id that the next chain gets; the others follow in the slots.
-    free_id: u16,
     /// How many chains were placed and not taken back.
     in_flight: u16,
-    /// Where the next descriptor goes.
-    next: Cursor,
-    /// The first descriptor that is not published.
-    unpublished: Cursor,
-    /// How many descriptors are not published, from there on.
-    moved: u16,
-    /// The state of the first of them, which is stored last.
-    first: State,
+    available: Unpublished,
     /// Where the next used descriptor is found.
     used: Cursor,
     /// How many more chains the batch may have that the last poll began.
@@ -61,12 +63,32 @@ impl<W: Window> DriverRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
-    /// with stronger fences.
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need
+    /// memory with stronger fences.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
-        let features = features
-            .into()
-            .check(PLAIN, areas.descriptors.fence_scope())?;
+        Self::of_type(PLAIN, areas, features.into())
+    }
+}
+
+impl<W: Window> InOrderDriverRing<W> {
+    /// The driver side over `areas`, with what was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: the features cannot be used together, `IN_ORDER` is not among them, or they need memory with
+    /// stronger fences.
+    pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
+        Self::of_type(IN_ORDER, areas, features.into())
+    }
+}
+
+impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
+    fn of_type(
+        ring: RingType,
+        areas: Areas<W>,
+        features: RingFeatures,
+    ) -> Result<Self, SetupError> {
+        let features = features.check(ring, areas.descriptors.fence_scope())?;
         Ok(Self {
             descriptors: areas.descriptors,
             own_wish: areas.driver,
@@ -75,13 +97,10 @@ impl<W: Window> DriverRing<W> {
             indirect: features.indirect(),
             used_event: features.used_event(),
             avail_event: features.avail_event(),
+            order: O::default(),
             free: 0,
-            free_id: 0,
             in_flight: 0,
-            next: Cursor::ORIGIN,
-            unpublished: Cursor::ORIGIN,
-            moved: 0,
-            first: State::new(0, 0, 0, 0),
+            available: Unpublished::starting_at(Cursor::ORIGIN),
             used: Cursor::ORIGIN,
             credit: 0,
             wish: Suppression::ENABLE,
@@ -95,38 +114,21 @@ impl<W: Window> DriverRing<W> {
         slots: &mut [DriverSlot<T>],
         chain: impl Iterator<Item = (Buffer, u16)>,
     ) -> u16 {
-        let id = self.free_id;
-        let mut at = self.next;
+        let id = self.order.id(self.available.next());
         let mut count = 0;
         for (buffer, flags) in chain {
+            let at = self.available.next();
+            self.descriptors.store_address(at, buffer.address);
             // The id counts in the last descriptor of a chain, and does no harm in the others (section 2.8.6).
             let state = State::new(buffer.len, id, flags, at.available_mark());
-            self.descriptors.store_address(at, buffer.address);
-            if self.moved + count == 0 {
-                // The device looks at this one: all that follows must be there first (section 2.8.17).
-                self.first = state;
-            } else {
-                self.descriptors.store_state(at, state, Relaxed);
-            }
-            at = at.forward(1, self.size);
+            self.available.write(&self.descriptors, state, 1, self.size);
             count += 1;
         }
-        self.next = at;
-        self.moved += count;
         self.free -= count;
         self.in_flight += 1;
-        let slot = &mut slots[usize::from(id)];
-        slot.descriptors = count;
-        self.free_id = slot.next;
+        self.order.lend(slots, id);
+        slots[usize::from(id)].descriptors = count;
         id
-    }
-
-    /// The next used descriptor's state, if it is there.
-    #[inline(always)]
-    fn look(&self) -> Option<State> {
-        // Acquire: what the device wrote into buffers comes with the descriptor.
-        let state = self.descriptors.load_state(self.used, Acquire);
-        state.is_used(self.used).then_some(state)
     }
 
     fn ask(&mut self, wish: Suppression) {
@@ -137,8 +139,8 @@ impl<W: Window> DriverRing<W> {
     }
 }
 
-impl<W: Window> sealed::DriverFormat for DriverRing<W> {
-    const KIND: RingKind = RingKind::plain(RingFormat::Packed);
+impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
+    const KIND: RingKind = O::KIND;
     const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
 
     type Areas = Areas<W>;
@@ -163,16 +165,11 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     fn start<T>(&mut self, slots: &mut [DriverSlot<T>], position: u16) {
-        for (id, slot) in (0..self.size).zip(slots.iter_mut()) {
-            slot.next = id + 1;
-        }
         let start = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
+        self.order.start(slots, self.size);
         self.free = self.size;
-        self.free_id = 0;
         self.in_flight = 0;
-        self.next = start;
-        self.unpublished = start;
-        self.moved = 0;
+        self.available = Unpublished::starting_at(start);
         self.used = start;
         self.credit = 0;
         self.wish = Suppression::ENABLE;
@@ -217,20 +214,15 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
 
     #[inline]
     fn publish(&mut self) -> Notify {
-        let moved = core::mem::take(&mut self.moved);
-        if moved == 0 {
+        let Some(published) = self.available.publish(&self.descriptors) else {
             return Notify::No;
-        }
-        let old = self.unpublished;
-        self.unpublished = self.next;
-        // Release: whoever sees that the first descriptor is available sees its address, all the descriptors behind
-        // it, and the buffers' bytes (section 2.8.21.1.1).
-        self.descriptors.store_state(old, self.first, Release);
+        };
+        self.order.publish();
         // Between the descriptor and the look at what the device asked for (section 2.8.21.3.1): pairs with the fence
         // of its `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.device_wish.load(Relaxed));
-        if wish.is_wanted(self.avail_event, old, moved, self.size) {
+        if wish.is_wanted(self.avail_event, published.from, published.count, self.size) {
             Notify::Yes
         } else {
             Notify::No
@@ -241,38 +233,35 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // What is added from now on waits for the next batch. Without a first chain there is none: whoever was told so
         // may go to sleep, and must not have missed one that came meanwhile.
-        let found = self.in_flight > 0 && self.look().is_some();
-        self.credit = if found { self.in_flight } else { 0 };
-        Ok(u16::from(found))
+        let mut found = self.order.known();
+        if found == 0 && self.in_flight > 0 && self.descriptors.load_used(self.used).is_some() {
+            found = 1;
+        }
+        self.credit = if found > 0 { self.in_flight } else { 0 };
+        Ok(found)
     }
 
     #[inline(always)]
     fn peek_used<T>(
         &mut self,
-        _: &[DriverSlot<T>],
+        slots: &[DriverSlot<T>],
     ) -> Result<Option<(u16, UsedElement)>, DriverFault> {
         if self.credit == 0 {
             return Ok(None);
         }
-        let Some(state) = self.look() else {
-            return Ok(None);
-        };
-        // Without WRITE the length is reserved (section 2.8.4).
-        let len = if state.has(WRITE) { state.len() } else { 0 };
-        let id = u32::from(state.id());
-        Ok(Some((self.used.to_bits(), UsedElement { id, len })))
+        let element = self.order.resolve(slots, &self.descriptors, self.used)?;
+        Ok(element.map(|element| (self.used.to_bits(), element)))
     }
 
     #[inline(always)]
     fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16) {
-        let slot = &mut slots[usize::from(id)];
-        slot.next = self.free_id;
-        self.free_id = id;
-        self.free += slot.descriptors;
+        let descriptors = slots[usize::from(id)].descriptors;
+        self.order.release(slots, id);
+        self.free += descriptors;
         self.in_flight -= 1;
         self.credit -= 1;
         // The device wrote one descriptor for the chain and left the others out (section 2.8.6).
-        self.used = self.used.forward(slot.descriptors, self.size);
+        self.used = self.used.forward(descriptors, self.size);
     }
 
     fn halt(&mut self) {
@@ -293,7 +282,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         // Between the wish and the look at the descriptor: pairs with the fence of the device's `publish`.
         self.descriptors.fence(SeqCst);
         let state = self.descriptors.load_state(self.used, Relaxed);
-        if self.in_flight > 0 && state.is_used(self.used) {
+        if self.order.known() > 0 || self.in_flight > 0 && state.is_used(self.used) {
             Recheck::Ready
         } else {
             Recheck::Empty
@@ -302,17 +291,21 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
 
     fn positions(&self) -> Positions {
         Positions {
-            available: self.unpublished.to_bits(),
+            available: self.available.from().to_bits(),
             used: self.used.to_bits(),
             in_flight: self.in_flight,
         }
     }
 
     fn has_unpublished(&self) -> bool {
-        self.moved > 0
+        self.available.next() != self.available.from()
     }
 
-    /// Ids are given in any order.
+    fn has_untaken(&self) -> bool {
+        self.order.known() > 0
+    }
+
+    /// Where the next chain lies, its position says.
     fn head(&self) -> u16 {
         0
     }
@@ -333,20 +326,12 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         state: &DriverState<'_>,
     ) -> Result<(), StateError> {
         let descriptors = state.chains().map(|chain| chain.descriptors);
+        let taken: u16 = descriptors.clone().sum();
         let (available, used) = saved::cursors(state.positions(), descriptors, self.size)?;
-        let taken: u16 = state.chains().map(|chain| chain.descriptors).sum();
+        self.order.resume(slots, state, used)?;
         self.free = self.size - taken;
         self.in_flight = state.positions().in_flight;
-        self.free_id = self.size;
-        for (id, slot) in (0..self.size).zip(slots.iter_mut()).rev() {
-            if slot.cookie.is_none() {
-                slot.next = self.free_id;
-                self.free_id = id;
-            }
-        }
-        self.next = available;
-        self.unpublished = available;
-        self.moved = 0;
+        self.available = Unpublished::starting_at(available);
         self.used = used;
         self.credit = 0;
         self.wish = Suppression::ENABLE;

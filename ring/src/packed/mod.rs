@@ -7,14 +7,17 @@
 
 mod areas;
 mod cursor;
+mod device_order;
 mod device_ring;
+mod driver_order;
 mod driver_ring;
 mod saved;
 mod suppression;
+mod unpublished;
 
 pub use areas::{Areas, Layout, MAX_SIZE};
-pub use device_ring::DeviceRing;
-pub use driver_ring::DriverRing;
+pub use device_ring::{DeviceRing, DeviceRingIn, InOrderDeviceRing};
+pub use driver_ring::{DriverRing, DriverRingIn, InOrderDriverRing};
 
 use shmbus_shm::{FenceScope, Window};
 use shmbus_virtio::{Features, PrivateFeatures};
@@ -22,11 +25,21 @@ use shmbus_virtio::{Features, PrivateFeatures};
 use crate::fault::SetupError;
 use crate::features::RingType;
 
+/// What both types of packed ring take of shmbus's own features.
+const PRIVATE: PrivateFeatures = PrivateFeatures::USED_EVENT.union(PrivateFeatures::AVAIL_EVENT);
+
 /// Chains come back in any order.
 const PLAIN: RingType = RingType {
     required: Features::empty(),
     unsupported: Features::IN_ORDER.union(Features::NOTIFY_ON_EMPTY),
-    private: PrivateFeatures::USED_EVENT.union(PrivateFeatures::AVAIL_EVENT),
+    private: PRIVATE,
+};
+
+/// Chains come back in the order in which they were made available.
+const IN_ORDER: RingType = RingType {
+    required: Features::IN_ORDER,
+    unsupported: Features::NOTIFY_ON_EMPTY,
+    private: PRIVATE,
 };
 
 fn check_position(position: u16, size: u16) -> Result<(), SetupError> {

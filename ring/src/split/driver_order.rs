@@ -45,6 +45,9 @@ pub(super) mod sealed {
         /// `count` descriptors from the head to `last` are lent; the one that follows is the next head.
         fn lend<T>(&mut self, slots: &mut [DriverSlot<T>], last: u16, following: u16, count: u16);
 
+        /// How many chains are known to be used without another look at the used ring.
+        fn known(&self) -> u16;
+
         /// The chain that was used next. `found` has at least one entry.
         fn resolve<T, W: Window>(
             &mut self,
@@ -116,6 +119,10 @@ impl sealed::DriverOrder for AnyOrder {
         slot.last = last;
         self.head = following;
         self.free -= count;
+    }
+
+    fn known(&self) -> u16 {
+        0
     }
 
     #[inline(always)]
@@ -276,6 +283,10 @@ impl sealed::DriverOrder for InOrder {
         slots[usize::from(self.head)].descriptors = count;
         self.head = following;
         self.free -= count;
+    }
+
+    fn known(&self) -> u16 {
+        self.rest
     }
 
     #[inline(always)]

@@ -306,6 +306,10 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.next_available != self.published
     }
 
+    fn has_untaken(&self) -> bool {
+        self.order.known() > 0
+    }
+
     fn head(&self) -> u16 {
         if O::KIND.in_order {
             self.order.head()

@@ -82,6 +82,9 @@ pub enum StateError {
     /// There are chains that were placed or completed and not published: publish them first.
     #[error("chains were placed or completed and are not published")]
     Unpublished,
+    /// Of a batch that the device returned in order, some chains were taken: take all of them first.
+    #[error("a batch came back in order, and is not taken whole")]
+    Untaken,
     /// The descriptors of a chain in flight were overwritten by used ones, and there is no record of them: complete the
     /// chain first, or keep a record.
     #[error("the descriptors of chain {id} are overwritten, and no record was kept")]
