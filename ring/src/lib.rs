@@ -69,6 +69,7 @@ mod features;
 mod look_ahead;
 pub mod packed;
 mod positions;
+pub mod record;
 pub mod split;
 mod state;
 

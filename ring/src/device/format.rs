@@ -9,7 +9,7 @@ impl<F: sealed::DeviceFormat> DeviceFormat for F {}
 pub(crate) mod sealed {
     use shmbus_shm::{AddressSpace, Notify};
 
-    use crate::descriptor::Buffer;
+    use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
     use crate::device::{Completed, DeviceSlot, FoundChain};
     use crate::event::Recheck;
     use crate::fault::{DeviceFault, SetupError};
@@ -21,6 +21,9 @@ pub(crate) mod sealed {
     pub trait DeviceFormat {
         /// Which type of ring this is.
         const KIND: RingKind;
+
+        /// Whether each used element or descriptor is shown by itself, for the sake of who recovers the ring.
+        const STEPWISE: bool = false;
 
         /// Where both sides start after a reset.
         const ORIGIN: u16;
@@ -60,11 +63,15 @@ pub(crate) mod sealed {
         /// Goes on behind the chain that was peeked at.
         fn advance(&mut self, found: &FoundChain);
 
-        /// Takes note of a completed chain, which [`DeviceFormat::publish`] shows.
+        /// Takes note of a completed chain, which [`DeviceFormat::show`] shows.
         fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed);
 
-        /// Shows the driver what was placed.
-        fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify;
+        /// Writes what is still to be written of what was placed; returns from where to where [`DeviceFormat::show`] will
+        /// move the used position. `stepwise` may leave a part for the next call.
+        fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2];
+
+        /// Shows the driver what was placed and settled.
+        fn show(&mut self) -> Notify;
 
         /// Forgets what the last poll found: the queue has stopped.
         fn halt(&mut self);
@@ -84,9 +91,12 @@ pub(crate) mod sealed {
         /// Whether a chain was placed that is not published and could be.
         fn has_unpublished(&self) -> bool;
 
+        /// The descriptor at `index` of a chain that was taken at `position`, while the ring still has it.
+        fn load_descriptor(&self, position: u16, index: u16) -> [u8; DESCRIPTOR_BYTES];
+
         /// Copies the descriptors of a chain in flight, where the ring may overwrite them.
         fn copy_descriptors(
-            &self,
+            &mut self,
             chain: SavedChain<'_>,
             to: &mut DeviceStateWriter<'_>,
         ) -> Result<(), StateError>;

@@ -180,7 +180,14 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// Shows the driver all chains completed since the last call, together, and answers whether it must be told.
     #[inline]
     pub fn publish(&mut self) -> Notify {
-        self.ring.publish(self.slots.as_mut())
+        let slots = self.slots.as_mut();
+        let [mut from, mut to] = self.ring.settle(slots, F::STEPWISE);
+        let mut notify = self.ring.show();
+        while F::STEPWISE && from != to {
+            [from, to] = self.ring.settle(slots, F::STEPWISE);
+            notify = notify.or(self.ring.show());
+        }
+        notify
     }
 
     /// Stops the queue because a buffer of `chain`, which was taken, cannot be accessed: the driver gave a wrong

@@ -49,8 +49,13 @@ pub(super) mod sealed {
         fn place<W: Window>(slots: &mut [DeviceSlot], used: UsedRing<'_, W>, chain: Completed);
 
         /// Writes what is still to be written of the chains completed so far, of which none lies at `taken` or behind
-        /// it.
-        fn settle<W: Window>(slots: &mut [DeviceSlot], used: UsedRing<'_, W>, taken: Cursor);
+        /// it; one used descriptor and no more if that is to be shown by itself.
+        fn settle<W: Window>(
+            slots: &mut [DeviceSlot],
+            used: UsedRing<'_, W>,
+            taken: Cursor,
+            stepwise: bool,
+        );
     }
 }
 
@@ -67,7 +72,7 @@ impl sealed::DeviceOrder for AnyOrder {
     }
 
     #[inline(always)]
-    fn settle<W: Window>(_: &mut [DeviceSlot], _: UsedRing<'_, W>, _: Cursor) {}
+    fn settle<W: Window>(_: &mut [DeviceSlot], _: UsedRing<'_, W>, _: Cursor, _: bool) {}
 }
 
 /// Chains are shown in the order in which they were taken (virtio 1.4, section 2.8.8): one that is completed before its
@@ -86,7 +91,12 @@ impl sealed::DeviceOrder for InOrder {
     }
 
     #[inline(always)]
-    fn settle<W: Window>(slots: &mut [DeviceSlot], mut used: UsedRing<'_, W>, taken: Cursor) {
+    fn settle<W: Window>(
+        slots: &mut [DeviceSlot],
+        mut used: UsedRing<'_, W>,
+        taken: Cursor,
+        stepwise: bool,
+    ) {
         let mut at = used.unpublished.next();
         let mut last = None;
         let mut entries = 0;
@@ -101,6 +111,9 @@ impl sealed::DeviceOrder for InOrder {
                 last = Some(completion.element);
             } else {
                 used.write(completion.element, entries);
+                if stepwise {
+                    return;
+                }
                 entries = 0;
                 last = None;
             }

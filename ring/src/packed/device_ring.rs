@@ -12,7 +12,7 @@ use super::saved::{self, InFlight};
 use super::suppression::Suppression;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, INDIRECT, NEXT};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
 use crate::device::{
     ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
 };
@@ -326,10 +326,15 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         O::place(slots, self.used_ring(), chain);
     }
 
-    #[inline]
-    fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify {
+    #[inline(always)]
+    fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2] {
         let taken = self.next;
-        O::settle(slots, self.used_ring(), taken);
+        O::settle(slots, self.used_ring(), taken, stepwise);
+        [self.used.from(), self.used.next()].map(Cursor::to_bits)
+    }
+
+    #[inline]
+    fn show(&mut self) -> Notify {
         let Some(published) = self.used.publish(&self.descriptors) else {
             return Notify::No;
         };
@@ -386,8 +391,13 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         self.used.next() != self.used.from()
     }
 
+    fn load_descriptor(&self, position: u16, index: u16) -> [u8; DESCRIPTOR_BYTES] {
+        let at = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
+        self.descriptors.load_row(at.forward(index, self.size))
+    }
+
     fn copy_descriptors(
-        &self,
+        &mut self,
         chain: SavedChain<'_>,
         to: &mut DeviceStateWriter<'_>,
     ) -> Result<(), StateError> {

@@ -11,6 +11,7 @@ mod device_order;
 mod device_ring;
 mod driver_order;
 mod driver_ring;
+mod recover;
 mod saved;
 mod suppression;
 mod unpublished;
@@ -18,6 +19,7 @@ mod unpublished;
 pub use areas::{Areas, Layout, MAX_SIZE};
 pub use device_ring::{DeviceRing, DeviceRingIn, InOrderDeviceRing};
 pub use driver_ring::{DriverRing, DriverRingIn, InOrderDriverRing};
+pub use recover::recover;
 
 use shmbus_shm::{FenceScope, Window};
 use shmbus_virtio::{Features, PrivateFeatures};

@@ -23,8 +23,8 @@ pub(super) mod sealed {
         /// Nothing is completed, and the next used element goes to `position`.
         fn start(&mut self, position: u16);
 
-        /// Whether an element was written that is not published: the used index is `published`.
-        fn has_unpublished(&self, published: u16) -> bool;
+        /// Where the next used element goes, behind those that were written.
+        fn next(&self) -> u16;
 
         /// Takes note of a completed chain.
         fn place<W: Window>(
@@ -61,8 +61,9 @@ impl sealed::DeviceOrder for AnyOrder {
         self.next = position;
     }
 
-    fn has_unpublished(&self, published: u16) -> bool {
-        self.next != published
+    #[inline(always)]
+    fn next(&self) -> u16 {
+        self.next
     }
 
     #[inline(always)]
@@ -105,8 +106,9 @@ impl sealed::DeviceOrder for InOrder {
         self.next = position;
     }
 
-    fn has_unpublished(&self, published: u16) -> bool {
-        self.next != published
+    #[inline(always)]
+    fn next(&self) -> u16 {
+        self.next
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use super::device_order::{AnyOrder, DeviceOrder, InOrder};
 use super::indirect::walk_table;
 use super::suppression::Wish;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, Descriptor, INDIRECT, NEXT};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, NEXT};
 use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, sealed};
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
@@ -277,11 +277,16 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         self.order.place(slots, &self.used.ring, chain, self.size);
     }
 
-    #[inline]
-    fn publish(&mut self, slots: &mut [DeviceSlot]) -> Notify {
-        let old = self.published;
+    #[inline(always)]
+    fn settle(&mut self, slots: &mut [DeviceSlot], _: bool) -> [u16; 2] {
         let taken = self.last_available;
         let new = self.order.settle(slots, &self.used.ring, taken, self.size);
+        [self.published, new]
+    }
+
+    #[inline]
+    fn show(&mut self) -> Notify {
+        let (old, new) = (self.published, self.order.next());
         if old == new {
             return Notify::No;
         }
@@ -333,12 +338,16 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.order.has_unpublished(self.published)
+        !O::KIND.in_order && self.order.next() != self.published
     }
 
-    /// The descriptor table is the driver's alone, and has them until the chain comes back.
+    /// The descriptor table is the driver's alone, and has them until the chain comes back: nobody asks for copies.
+    fn load_descriptor(&self, _: u16, _: u16) -> [u8; DESCRIPTOR_BYTES] {
+        [0; DESCRIPTOR_BYTES]
+    }
+
     fn copy_descriptors(
-        &self,
+        &mut self,
         _: SavedChain<'_>,
         _: &mut DeviceStateWriter<'_>,
     ) -> Result<(), StateError> {

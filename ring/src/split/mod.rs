@@ -8,12 +8,14 @@ mod driver_order;
 mod driver_ring;
 mod indirect;
 mod layout;
+mod recover;
 mod suppression;
 
 pub use areas::Areas;
 pub use device_ring::{DeviceRing, DeviceRingIn, InOrderDeviceRing};
 pub use driver_ring::{DriverRing, DriverRingIn, InOrderDriverRing};
 pub use layout::{Layout, LegacyLayout, MAX_SIZE};
+pub use recover::{recover, recover_in_order};
 
 use shmbus_shm::{FenceScope, Window};
 use shmbus_virtio::{Features, PrivateFeatures};

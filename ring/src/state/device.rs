@@ -154,8 +154,8 @@ impl<'b> DeviceState<'b> {
 
 /// Whether the state of a ring of this kind has copies of its chains' descriptors: a split ring's table is the driver's
 /// alone, and what is returned in order overwrites nothing that is still needed.
-fn copies_descriptors(kind: RingKind) -> bool {
-    kind.format != RingFormat::Split && !kind.in_order
+pub(crate) const fn copies_descriptors(kind: RingKind) -> bool {
+    !matches!(kind.format, RingFormat::Split) && !kind.in_order
 }
 
 /// A chain that was in flight.
@@ -169,6 +169,14 @@ pub struct SavedChain<'b> {
     pub entries: u16,
     /// Its descriptors, 16 bytes each, where the ring may not have them any more.
     pub(crate) descriptors: &'b [u8],
+}
+
+impl SavedChain<'_> {
+    /// Its descriptor at `index`; zeros behind its end.
+    pub(crate) fn descriptor(&self, index: u16) -> [u8; DESCRIPTOR_BYTES] {
+        let (rows, _) = self.descriptors.as_chunks();
+        rows.get(usize::from(index)).copied().unwrap_or_default()
+    }
 }
 
 /// The chains of a state: an iterator.

@@ -9,7 +9,7 @@ mod driver;
 mod layout;
 
 pub use device::{ChainsInFlight, DeviceState, SavedChain};
-pub(crate) use device::{DeviceStateWriter, SavedDevice};
+pub(crate) use device::{DeviceStateWriter, SavedDevice, copies_descriptors};
 pub use driver::{DriverState, LentChain, LentChains};
 pub(crate) use driver::{DriverStateWriter, SavedDriver};
 pub use layout::STATE_VERSION;

@@ -8,3 +8,4 @@
 pub mod heap_ring;
 pub mod modelled;
 pub mod packed_ring;
+pub mod random;
