@@ -15,7 +15,7 @@ use shmbus_ring::{packed, split};
 use shmbus_virtio::Features;
 use steps::{Step, features, steps};
 use support::heap_ring::Memory;
-use support::packed_ring;
+use support::{IN_ORDER, packed_ring};
 
 fn run_split(size: u16, position: u16, features: Features, halves: bool, steps: &[Step]) {
     let memory = if halves {
@@ -50,9 +50,6 @@ fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
         Run::new(driver, device, rules, position, features).run(steps);
     }
 }
-
-/// In-order use of buffers needs `VERSION_1`.
-const IN_ORDER: Features = Features::IN_ORDER.union(Features::VERSION_1);
 
 fn any_position() -> impl Strategy<Value = u16> {
     prop_oneof![any::<u16>(), 0xff80_u16..=0xffff]
