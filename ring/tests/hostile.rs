@@ -10,7 +10,7 @@ use shmbus_shm::testing::{Counting, Hostile, Probe, Probed};
 use shmbus_shm::{OffsetSpace, heap};
 use shmbus_virtio::Features;
 use support::heap_ring::Memory;
-use support::packed_ring;
+use support::{IN_ORDER, packed_ring};
 
 /// Lies, and counts how often it was asked.
 #[derive(Clone, Debug)]
@@ -251,6 +251,70 @@ proptest! {
         let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
         let ring = packed::DriverRing::new(areas, features(event_idx)).unwrap();
         let device = memory.device(Features::empty());
+        let faults = driver_survives(DriverQueue::with_heap(ring), device, &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_split_device_in_order_survives_any_driver(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(liar.clone(), Liar::new(seed, 0));
+        let driver = memory.in_order_driver(Features::empty());
+        let ring = split::InOrderDeviceRing::new(areas, features(event_idx) | IN_ORDER).unwrap();
+        let faults = device_survives(driver, DeviceQueue::with_heap(ring), &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_split_driver_in_order_survives_any_device(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(Liar::new(seed, 0), liar.clone());
+        let ring = split::InOrderDriverRing::new(areas, features(event_idx) | IN_ORDER).unwrap();
+        let device = memory.in_order_device(Features::empty());
+        let faults = driver_survives(DriverQueue::with_heap(ring), device, &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_packed_device_in_order_survives_any_driver(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = packed_ring::Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
+        let driver = memory.in_order_driver(Features::empty());
+        let ring = packed::InOrderDeviceRing::new(areas, features(event_idx) | IN_ORDER).unwrap();
+        let faults = device_survives(driver, DeviceQueue::with_heap(ring), &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_packed_driver_in_order_survives_any_device(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = packed_ring::Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
+        let ring = packed::InOrderDriverRing::new(areas, features(event_idx) | IN_ORDER).unwrap();
+        let device = memory.in_order_device(Features::empty());
         let faults = driver_survives(DriverQueue::with_heap(ring), device, &liar, rounds)?;
         prop_assert!(lies > 0 || faults == 0);
     }

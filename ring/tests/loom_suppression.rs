@@ -12,8 +12,8 @@ use loom::sync::Notify;
 use shmbus_ring::{Buffer, DeviceFormat, DriverFormat, Recheck};
 use shmbus_virtio::Features;
 use support::modelled::{
-    Device, Driver, Packed, Side, Split, find_failure, no_fence, no_space, packed_queues,
-    split_queues,
+    Device, Driver, Packed, Side, Split, find_failure, no_fence, no_space, packed_in_order_queues,
+    packed_queues, split_in_order_queues, split_queues,
 };
 
 const CHAINS: u16 = 2;
@@ -65,10 +65,19 @@ where
     })
 }
 
+/// In which order the device completes chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Completed {
+    FrontToBack,
+    /// In order that means that the last one completed is shown with all that waited for it.
+    BackToFront,
+}
+
 /// The device returns chains one by one, and the driver sleeps in between, until `after` more have come back.
 fn driver_sleeps<D, V>(
     queues: impl Fn() -> (Driver<D>, Device<V>) + Send + Sync + 'static,
     after: u16,
+    completed: Completed,
 ) -> Option<String>
 where
     D: DriverFormat + 'static,
@@ -86,12 +95,15 @@ where
         }
         let _ = driver.publish();
         device.poll().unwrap();
-        let heads: Vec<_> = (0..CHAINS)
+        let mut heads: Vec<_> = (0..CHAINS)
             .map(|_| {
                 let chain = device.take(&no_space(), &mut segments).unwrap();
                 chain.unwrap().into_head()
             })
             .collect();
+        if completed == Completed::BackToFront {
+            heads.reverse();
+        }
 
         let handle = loom::thread::spawn(move || {
             for head in heads {
@@ -145,31 +157,59 @@ fn packed(features: Features) -> Packed {
 #[test]
 fn a_device_that_sleeps_is_told() {
     for features in FEATURES {
-        let split = split(features);
-        assert_eq!(
-            device_sleeps(move || split_queues(split)),
-            None,
-            "{split:?}"
-        );
-        let packed = packed(features);
-        assert_eq!(
-            device_sleeps(move || packed_queues(packed)),
-            None,
-            "{packed:?}"
-        );
+        let (split, packed) = (split(features), packed(features));
+        for (format, failure) in [
+            ("split", device_sleeps(move || split_queues(split))),
+            ("packed", device_sleeps(move || packed_queues(packed))),
+        ] {
+            assert_eq!(failure, None, "{format} {features:?}");
+        }
     }
 }
 
 #[test]
 fn a_driver_that_sleeps_is_told() {
     for features in FEATURES {
+        let (split, packed) = (split(features), packed(features));
         for after in [1, 2] {
-            let split = split(features);
-            let failure = driver_sleeps(move || split_queues(split), after);
-            assert_eq!(failure, None, "{split:?}");
-            let packed = packed(features);
-            let failure = driver_sleeps(move || packed_queues(packed), after);
-            assert_eq!(failure, None, "{packed:?}");
+            let order = Completed::FrontToBack;
+            for (format, failure) in [
+                (
+                    "split",
+                    driver_sleeps(move || split_queues(split), after, order),
+                ),
+                (
+                    "packed",
+                    driver_sleeps(move || packed_queues(packed), after, order),
+                ),
+            ] {
+                assert_eq!(failure, None, "{format} {features:?} {after}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_sleeps_is_told_of_batches_in_order() {
+    for features in FEATURES {
+        let (split, packed) = (split(features), packed(features));
+        for (after, order) in [
+            (1, Completed::FrontToBack),
+            (1, Completed::BackToFront),
+            (2, Completed::BackToFront),
+        ] {
+            for (format, failure) in [
+                (
+                    "split",
+                    driver_sleeps(move || split_in_order_queues(split), after, order),
+                ),
+                (
+                    "packed",
+                    driver_sleeps(move || packed_in_order_queues(packed), after, order),
+                ),
+            ] {
+                assert_eq!(failure, None, "{format} {features:?} {after} {order:?}");
+            }
         }
     }
 }
@@ -203,7 +243,17 @@ fn each_missing_fence_of_a_split_ring_is_caught() {
             ),
         ] {
             is_a_lost_wake_up(device_sleeps(move || split_queues(weakened)), side);
-            is_a_lost_wake_up(driver_sleeps(move || split_queues(weakened), 1), side);
+            let order = Completed::FrontToBack;
+            let any_order = driver_sleeps(move || split_queues(weakened), 1, order);
+            is_a_lost_wake_up(any_order, side);
+            let in_order = driver_sleeps(move || split_in_order_queues(weakened), 1, order);
+            is_a_lost_wake_up(in_order, side);
+            // Asked by an event index for the only batch there is, nothing is asked anew.
+            if features.is_empty() {
+                let order = Completed::BackToFront;
+                let batch = driver_sleeps(move || split_in_order_queues(weakened), 1, order);
+                is_a_lost_wake_up(batch, side);
+            }
         }
     }
 }
@@ -228,7 +278,12 @@ fn each_missing_fence_of_a_packed_ring_is_caught() {
             ),
         ] {
             is_a_lost_wake_up(device_sleeps(move || packed_queues(weakened)), side);
-            is_a_lost_wake_up(driver_sleeps(move || packed_queues(weakened), 1), side);
+            for order in [Completed::FrontToBack, Completed::BackToFront] {
+                let any_order = driver_sleeps(move || packed_queues(weakened), 1, order);
+                is_a_lost_wake_up(any_order, side);
+                let in_order = driver_sleeps(move || packed_in_order_queues(weakened), 1, order);
+                is_a_lost_wake_up(in_order, side);
+            }
         }
     }
 }

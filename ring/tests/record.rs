@@ -13,12 +13,12 @@ use shmbus_ring::{
 use shmbus_shm::testing::{Dying, Probed};
 use shmbus_shm::{Mapped, OffsetSpace, heap};
 use shmbus_virtio::Features;
+use support::IN_ORDER;
 use support::heap_ring::{self, space};
 use support::packed_ring;
 use support::random::Random;
 
 const SIZE: u16 = 8;
-const IN_ORDER: Features = Features::VERSION_1.union(Features::IN_ORDER);
 
 type Driver<D> = DriverQueue<D, u32, Vec<DriverSlot<u32>>>;
 type Kept<V> = Recorded<V, Probed<Mapped, Dying>, Vec<RecordSlot>>;

@@ -21,6 +21,7 @@ use shmbus_ring::{
 };
 use shmbus_shm::{Access, Bytes, Field, Mapped, OffsetSpace, SharedMemory, Window, Writers};
 use shmbus_virtio::Features;
+use support::IN_ORDER;
 use support::random::Random;
 
 const SIZE: u16 = 32;
@@ -56,7 +57,7 @@ impl Format {
     fn features(self) -> Features {
         match self {
             Self::Split | Self::Packed => Features::EVENT_IDX,
-            Self::SplitInOrder | Self::PackedInOrder => Features::VERSION_1 | Features::IN_ORDER,
+            Self::SplitInOrder | Self::PackedInOrder => IN_ORDER,
         }
     }
 }

@@ -12,11 +12,11 @@ use shmbus_ring::{
 };
 use shmbus_shm::{Mapped, OffsetSpace};
 use shmbus_virtio::Features;
+use support::IN_ORDER;
 use support::heap_ring::{self, bytes, space};
 use support::packed_ring;
 
 const SIZE: u16 = 8;
-const IN_ORDER: Features = Features::VERSION_1.union(Features::IN_ORDER);
 
 type Driver<D> = DriverQueue<D, u64, Vec<DriverSlot<u64>>>;
 type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;

@@ -89,7 +89,8 @@ fn drive<D: DriverFormat>(
                 Buffer::new(piece + 128, first),
                 Buffer::new(piece + 192, second),
             ];
-            let writable = [Buffer::new(piece + 256, len)];
+            // Every other one is not used completely.
+            let writable = [Buffer::new(piece + 256, len + sent % 2)];
             bytes(space, readable[0]).copy_from(0, &payload[..first as usize]);
             bytes(space, readable[1]).copy_from(0, &payload[first as usize..]);
             let table = Bytes::new(space.window(), piece as usize, 48).unwrap();
@@ -161,4 +162,27 @@ fn payload_crosses_two_threads_by_a_packed_ring_with_flags() {
 fn payload_crosses_two_threads_by_a_packed_ring_with_event_positions() {
     let memory = packed_ring::Memory::new(SIZE - 1);
     run(memory.driver(BY_EVENTS), memory.device(BY_EVENTS));
+}
+
+/// Every other batch is completed back to front, so chains wait for their turn.
+#[test]
+fn payload_crosses_two_threads_in_order_by_a_split_ring() {
+    for features in [BY_FLAGS, BY_EVENTS] {
+        let memory = Memory::new(SIZE);
+        run(
+            memory.in_order_driver(features),
+            memory.in_order_device(features),
+        );
+    }
+}
+
+#[test]
+fn payload_crosses_two_threads_in_order_by_a_packed_ring() {
+    for features in [BY_FLAGS, BY_EVENTS] {
+        let memory = packed_ring::Memory::new(SIZE - 1);
+        run(
+            memory.in_order_driver(features),
+            memory.in_order_device(features),
+        );
+    }
 }

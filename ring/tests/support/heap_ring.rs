@@ -1,6 +1,8 @@
 //! A split ring on the heap.
 
-use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};
+use shmbus_ring::split::{
+    Areas, DeviceRing, DriverRing, InOrderDeviceRing, InOrderDriverRing, Layout,
+};
 use shmbus_ring::{Buffer, DeviceQueue, DeviceSlot, DriverQueue, DriverSlot};
 use shmbus_shm::testing::{Probe, Probed};
 use shmbus_shm::{Bytes, Field, Mapped, OffsetSpace, Window, Word, heap};
@@ -8,8 +10,12 @@ use shmbus_virtio::Features;
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::IN_ORDER;
+
 pub type Driver<T, W = Mapped> = DriverQueue<DriverRing<W>, T, Vec<DriverSlot<T>>>;
 pub type Device<W = Mapped> = DeviceQueue<DeviceRing<W>, Vec<DeviceSlot>>;
+pub type InOrderDriver<T, W = Mapped> = DriverQueue<InOrderDriverRing<W>, T, Vec<DriverSlot<T>>>;
+pub type InOrderDevice<W = Mapped> = DeviceQueue<InOrderDeviceRing<W>, Vec<DeviceSlot>>;
 
 /// The memory of a ring, to be looked at and written to as a peer would.
 #[derive(Clone)]
@@ -67,6 +73,16 @@ impl Memory {
 
     pub fn device(&self, features: Features) -> Device {
         DeviceQueue::with_heap(DeviceRing::new(self.areas(), features).unwrap())
+    }
+
+    pub fn in_order_driver<T>(&self, features: Features) -> InOrderDriver<T> {
+        let ring = InOrderDriverRing::new(self.areas(), features | IN_ORDER).unwrap();
+        DriverQueue::with_heap(ring)
+    }
+
+    pub fn in_order_device(&self, features: Features) -> InOrderDevice {
+        let ring = InOrderDeviceRing::new(self.areas(), features | IN_ORDER).unwrap();
+        DeviceQueue::with_heap(ring)
     }
 
     /// Writes a descriptor as a driver that keeps to no rule.

@@ -9,3 +9,8 @@ pub mod heap_ring;
 pub mod modelled;
 pub mod packed_ring;
 pub mod random;
+
+use shmbus_virtio::Features;
+
+/// In-order use of buffers needs `VERSION_1`.
+pub const IN_ORDER: Features = Features::IN_ORDER.union(Features::VERSION_1);

@@ -3,10 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use shmbus_ring::{DeviceQueue, DeviceSlot, DriverQueue, DriverSlot, packed, split};
+use shmbus_ring::{DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue, DriverSlot};
+use shmbus_ring::{packed, split};
 use shmbus_shm::testing::{LoomWindow, Weakening};
 use shmbus_shm::{Entries, OffsetSpace, Window};
 use shmbus_virtio::Features;
+
+use super::IN_ORDER;
 
 pub type Driver<D> = DriverQueue<D, u64, Vec<DriverSlot<u64>>>;
 pub type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;
@@ -17,6 +20,15 @@ pub type SplitPair = (
 pub type PackedPair = (
     Driver<packed::DriverRing<LoomWindow>>,
     Device<packed::DeviceRing<LoomWindow>>,
+);
+
+pub type SplitInOrderPair = (
+    Driver<split::InOrderDriverRing<LoomWindow>>,
+    Device<split::InOrderDeviceRing<LoomWindow>>,
+);
+pub type PackedInOrderPair = (
+    Driver<packed::InOrderDriverRing<LoomWindow>>,
+    Device<packed::InOrderDeviceRing<LoomWindow>>,
 );
 
 /// What one side leaves out, in its handles on the driver's and on the device's area.
@@ -51,15 +63,15 @@ pub struct Packed {
     pub device: Weakening,
 }
 
-/// Both sides over fresh memory.
-pub fn packed_queues(setting: Packed) -> PackedPair {
+/// The driver's and the device's view of fresh memory.
+fn packed_areas(setting: Packed) -> [packed::Areas<LoomWindow>; 2] {
     let layout = packed::Layout::new(setting.size).unwrap();
     let ring = LoomWindow::builder()
         .words::<u64>(0, 2 * usize::from(setting.size))
         .build();
     let wish = || LoomWindow::builder().words::<u32>(0, 1).build();
     let (driver_wish, device_wish) = (wish(), wish());
-    let areas = |weakening| {
+    [setting.driver, setting.device].map(|weakening| {
         packed::Areas::new(
             layout,
             &ring.weakened(weakening),
@@ -67,23 +79,32 @@ pub fn packed_queues(setting: Packed) -> PackedPair {
             &device_wish,
         )
         .unwrap()
-    };
-    (
-        DriverQueue::with_heap_at(
-            packed::DriverRing::new(areas(setting.driver), setting.features).unwrap(),
-            setting.position,
-        )
-        .unwrap(),
-        DeviceQueue::with_heap_at(
-            packed::DeviceRing::new(areas(setting.device), setting.features).unwrap(),
-            setting.position,
-        )
-        .unwrap(),
-    )
+    })
 }
 
 /// Both sides over fresh memory.
-pub fn split_queues(setting: Split) -> SplitPair {
+pub fn packed_queues(setting: Packed) -> PackedPair {
+    let [driver, device] = packed_areas(setting);
+    pair(
+        packed::DriverRing::new(driver, setting.features).unwrap(),
+        packed::DeviceRing::new(device, setting.features).unwrap(),
+        setting.position,
+    )
+}
+
+/// Both sides over fresh memory; chains come back in order.
+pub fn packed_in_order_queues(setting: Packed) -> PackedInOrderPair {
+    let [driver, device] = packed_areas(setting);
+    let features = setting.features | IN_ORDER;
+    pair(
+        packed::InOrderDriverRing::new(driver, features).unwrap(),
+        packed::InOrderDeviceRing::new(device, features).unwrap(),
+        setting.position,
+    )
+}
+
+/// The driver's and the device's view of fresh memory.
+fn split_areas(setting: Split) -> [split::Areas<LoomWindow>; 2] {
     let size = usize::from(setting.size);
     let layout = split::Layout::new(setting.size).unwrap();
     let descriptors = LoomWindow::builder().words::<u64>(0, 2 * size).build();
@@ -103,7 +124,7 @@ pub fn split_queues(setting: Split) -> SplitPair {
             .narrow(4, layout.used_bytes())
             .unwrap()
     };
-    let areas = |side: Side| {
+    [setting.driver, setting.device].map(|side| {
         split::Areas::new(
             layout,
             &descriptors,
@@ -111,18 +132,38 @@ pub fn split_queues(setting: Split) -> SplitPair {
             &used.weakened(side.used),
         )
         .unwrap()
-    };
+    })
+}
+
+/// Both sides over fresh memory.
+pub fn split_queues(setting: Split) -> SplitPair {
+    let [driver, device] = split_areas(setting);
+    pair(
+        split::DriverRing::new(driver, setting.features).unwrap(),
+        split::DeviceRing::new(device, setting.features).unwrap(),
+        setting.position,
+    )
+}
+
+/// Both sides over fresh memory; chains come back in order.
+pub fn split_in_order_queues(setting: Split) -> SplitInOrderPair {
+    let [driver, device] = split_areas(setting);
+    let features = setting.features | IN_ORDER;
+    pair(
+        split::InOrderDriverRing::new(driver, features).unwrap(),
+        split::InOrderDeviceRing::new(device, features).unwrap(),
+        setting.position,
+    )
+}
+
+fn pair<D: DriverFormat, V: DeviceFormat>(
+    driver: D,
+    device: V,
+    position: u16,
+) -> (Driver<D>, Device<V>) {
     (
-        DriverQueue::with_heap_at(
-            split::DriverRing::new(areas(setting.driver), setting.features).unwrap(),
-            setting.position,
-        )
-        .unwrap(),
-        DeviceQueue::with_heap_at(
-            split::DeviceRing::new(areas(setting.device), setting.features).unwrap(),
-            setting.position,
-        )
-        .unwrap(),
+        DriverQueue::with_heap_at(driver, position).unwrap(),
+        DeviceQueue::with_heap_at(device, position).unwrap(),
     )
 }
 

@@ -1,15 +1,20 @@
 //! A packed ring on the heap.
 
-use shmbus_ring::packed::{Areas, DeviceRing, DriverRing, Layout};
+use shmbus_ring::packed::{
+    Areas, DeviceRing, DriverRing, InOrderDeviceRing, InOrderDriverRing, Layout,
+};
 use shmbus_ring::{Buffer, DeviceQueue, DeviceSlot, DriverQueue, DriverSlot};
 use shmbus_shm::testing::{Probe, Probed};
 use shmbus_shm::{Mapped, Window, heap};
 use shmbus_virtio::Features;
 
+use super::IN_ORDER;
 use super::heap_ring::{get, set};
 
 pub type Driver<T, W = Mapped> = DriverQueue<DriverRing<W>, T, Vec<DriverSlot<T>>>;
 pub type Device<W = Mapped> = DeviceQueue<DeviceRing<W>, Vec<DeviceSlot>>;
+pub type InOrderDriver<T, W = Mapped> = DriverQueue<InOrderDriverRing<W>, T, Vec<DriverSlot<T>>>;
+pub type InOrderDevice<W = Mapped> = DeviceQueue<InOrderDeviceRing<W>, Vec<DeviceSlot>>;
 
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
@@ -53,6 +58,16 @@ impl Memory {
 
     pub fn device(&self, features: Features) -> Device {
         DeviceQueue::with_heap(DeviceRing::new(self.areas(), features).unwrap())
+    }
+
+    pub fn in_order_driver<T>(&self, features: Features) -> InOrderDriver<T> {
+        let ring = InOrderDriverRing::new(self.areas(), features | IN_ORDER).unwrap();
+        DriverQueue::with_heap(ring)
+    }
+
+    pub fn in_order_device(&self, features: Features) -> InOrderDevice {
+        let ring = InOrderDeviceRing::new(self.areas(), features | IN_ORDER).unwrap();
+        DeviceQueue::with_heap(ring)
     }
 
     /// Writes a descriptor as a side that keeps to no rule.

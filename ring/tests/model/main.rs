@@ -1,0 +1,114 @@
+//! Driver against device, and both against a model, in every format: random batches, chains, indirect tables,
+//! suppression, resets and completion in any order, from any start position, so that indices wrap.
+
+mod direction;
+mod rules;
+mod run;
+mod steps;
+#[path = "../support/mod.rs"]
+mod support;
+
+use proptest::prelude::*;
+use rules::Rules;
+use run::Run;
+use shmbus_ring::{packed, split};
+use shmbus_virtio::Features;
+use steps::{Step, features, steps};
+use support::heap_ring::Memory;
+use support::{IN_ORDER, packed_ring};
+
+fn run_split(size: u16, position: u16, features: Features, halves: bool, steps: &[Step]) {
+    let memory = if halves {
+        Memory::with_halves(size)
+    } else {
+        Memory::new(size)
+    };
+    let [ours, theirs] = [memory.areas(), memory.areas()];
+    if features.contains(Features::IN_ORDER) {
+        let driver = split::InOrderDriverRing::new(ours, features).unwrap();
+        let device = split::InOrderDeviceRing::new(theirs, features).unwrap();
+        let rules = Rules::SPLIT.in_order();
+        Run::new(driver, device, rules, position, features).run(steps);
+    } else {
+        let driver = split::DriverRing::new(ours, features).unwrap();
+        let device = split::DeviceRing::new(theirs, features).unwrap();
+        Run::new(driver, device, Rules::SPLIT, position, features).run(steps);
+    }
+}
+
+fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
+    let memory = packed_ring::Memory::new(size);
+    let [ours, theirs] = [memory.areas(), memory.areas()];
+    let rules = Rules::packed(size);
+    if features.contains(Features::IN_ORDER) {
+        let driver = packed::InOrderDriverRing::new(ours, features).unwrap();
+        let device = packed::InOrderDeviceRing::new(theirs, features).unwrap();
+        Run::new(driver, device, rules.in_order(), position, features).run(steps);
+    } else {
+        let driver = packed::DriverRing::new(ours, features).unwrap();
+        let device = packed::DeviceRing::new(theirs, features).unwrap();
+        Run::new(driver, device, rules, position, features).run(steps);
+    }
+}
+
+fn any_position() -> impl Strategy<Value = u16> {
+    prop_oneof![any::<u16>(), 0xff80_u16..=0xffff]
+}
+
+/// A size that need be no power of two, and a position that a packed ring of that size has.
+fn size_and_position() -> impl Strategy<Value = (u16, u16)> {
+    (1_u16..33, any::<bool>()).prop_flat_map(|(size, wrap)| {
+        (
+            Just(size),
+            (0..size).prop_map(move |offset| offset | u16::from(wrap) << 15),
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 8 } else { 400 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn both_sides_of_a_split_ring_do_what_the_model_does(
+        shift in 0_u32..6,
+        position in any_position(),
+        features in features(),
+        halves: bool,
+        steps in steps(),
+    ) {
+        run_split(1 << shift, position, features, halves, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_split_ring_in_order_do_what_the_model_does(
+        shift in 0_u32..6,
+        position in any_position(),
+        features in features(),
+        halves: bool,
+        steps in steps(),
+    ) {
+        run_split(1 << shift, position, features | IN_ORDER, halves, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_packed_ring_do_what_the_model_does(
+        (size, position) in size_and_position(),
+        features in features(),
+        steps in steps(),
+    ) {
+        run_packed(size, position, features, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_packed_ring_in_order_do_what_the_model_does(
+        (size, position) in size_and_position(),
+        features in features(),
+        steps in steps(),
+    ) {
+        run_packed(size, position, features | IN_ORDER, &steps);
+    }
+}
