@@ -289,7 +289,8 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     }
 
     /// Writes the queue's state to `to`, which is at most [`DriverState::max_bytes`] long. Whoever restores it goes on from
-    /// here: this queue is done, and [`reset`](Self::reset) would hand out its cookies. Other queues of the driver go on.
+    /// here: this queue is done, and [`take_cookies`](Self::take_cookies) hands out what it keeps for its chains. Other
+    /// queues of the driver go on.
     ///
     /// # Errors
     ///
@@ -324,6 +325,16 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
             used,
             head: self.ring.head(),
         })
+    }
+
+    /// Hands out what is lent, each with its chain's id, for a queue whose state was saved: nothing is written to shared
+    /// memory, and the buffers stay with the device. To this queue they are not lent any more.
+    pub fn take_cookies(&mut self, mut kept: impl FnMut(u16, T)) {
+        for (id, slot) in (0..self.ring.size()).zip(self.slots.as_mut()) {
+            if let Some(cookie) = slot.cookie.take() {
+                kept(id, cookie);
+            }
+        }
     }
 
     /// A queue that goes on where a state was saved. `ring` lies over the same memory, or a copy of it, and `cookie` gives

@@ -56,6 +56,29 @@ impl<E> Direction<E> {
         }
     }
 
+    /// Whether something is published and not taken.
+    pub(crate) fn has_published(&self) -> bool {
+        !self.published.is_empty()
+    }
+
+    /// The reader lives on, from a state: it has begun no batch, and asks as at the start.
+    pub(crate) fn restore_reader(&mut self) {
+        self.batch = 0;
+        self.promised = 0;
+        self.overlooked = 0;
+        self.wish = if self.event_idx && !self.rules.starts_enabled {
+            Wish::Entry(self.taken)
+        } else {
+            Wish::Everything
+        };
+    }
+
+    /// What the reader took last is there to be taken once more.
+    pub(crate) fn give_back(&mut self, element: E, entries: u64) {
+        self.published.push_front((element, entries));
+        self.taken -= entries;
+    }
+
     pub(crate) fn publish(&mut self) -> Notify {
         let old = self.index;
         self.index += self.placed.iter().map(|(_, entries)| entries).sum::<u64>();

@@ -1,9 +1,11 @@
 //! Driver against device, and both against a model, in every format: random batches, chains, indirect tables,
-//! suppression, resets and completion in any order, from any start position, so that indices wrap.
+//! suppression, resets, completion in any order, and either side saved and restored, from any start position, so that
+//! indices wrap.
 
 mod direction;
 mod rules;
 mod run;
+mod saved;
 mod steps;
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,31 +25,31 @@ fn run_split(size: u16, position: u16, features: Features, halves: bool, steps: 
     } else {
         Memory::new(size)
     };
-    let [ours, theirs] = [memory.areas(), memory.areas()];
+    let areas = || memory.areas();
     if features.contains(Features::IN_ORDER) {
-        let driver = split::InOrderDriverRing::new(ours, features).unwrap();
-        let device = split::InOrderDeviceRing::new(theirs, features).unwrap();
+        let driver = || split::InOrderDriverRing::new(areas(), features).unwrap();
+        let device = || split::InOrderDeviceRing::new(areas(), features).unwrap();
         let rules = Rules::SPLIT.in_order();
-        Run::new(driver, device, rules, position, features).run(steps);
+        Run::new(&driver, &device, rules, position, features).run(steps);
     } else {
-        let driver = split::DriverRing::new(ours, features).unwrap();
-        let device = split::DeviceRing::new(theirs, features).unwrap();
-        Run::new(driver, device, Rules::SPLIT, position, features).run(steps);
+        let driver = || split::DriverRing::new(areas(), features).unwrap();
+        let device = || split::DeviceRing::new(areas(), features).unwrap();
+        Run::new(&driver, &device, Rules::SPLIT, position, features).run(steps);
     }
 }
 
 fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
     let memory = packed_ring::Memory::new(size);
-    let [ours, theirs] = [memory.areas(), memory.areas()];
+    let areas = || memory.areas();
     let rules = Rules::packed(size);
     if features.contains(Features::IN_ORDER) {
-        let driver = packed::InOrderDriverRing::new(ours, features).unwrap();
-        let device = packed::InOrderDeviceRing::new(theirs, features).unwrap();
-        Run::new(driver, device, rules.in_order(), position, features).run(steps);
+        let driver = || packed::InOrderDriverRing::new(areas(), features).unwrap();
+        let device = || packed::InOrderDeviceRing::new(areas(), features).unwrap();
+        Run::new(&driver, &device, rules.in_order(), position, features).run(steps);
     } else {
-        let driver = packed::DriverRing::new(ours, features).unwrap();
-        let device = packed::DeviceRing::new(theirs, features).unwrap();
-        Run::new(driver, device, rules, position, features).run(steps);
+        let driver = || packed::DriverRing::new(areas(), features).unwrap();
+        let device = || packed::DeviceRing::new(areas(), features).unwrap();
+        Run::new(&driver, &device, rules, position, features).run(steps);
     }
 }
 

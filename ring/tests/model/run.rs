@@ -21,7 +21,7 @@ const TABLE_BYTES: u64 = 256;
 
 /// What the driver lent; it is the cookie as well, and as it is no copy it cannot come back twice.
 #[derive(Debug, PartialEq, Eq)]
-struct Lent {
+pub(crate) struct Lent {
     number: u8,
     piece: u64,
     readable: Vec<Buffer>,
@@ -30,31 +30,37 @@ struct Lent {
 }
 
 #[derive(Debug)]
-struct Taken {
+pub(crate) struct Taken {
     number: u8,
     entries: u64,
-    head: ChainHead,
-    writable: Vec<Buffer>,
+    pub(crate) head: ChainHead,
+    pub(crate) writable: Vec<Buffer>,
 }
 
-pub(crate) struct Run<D, V> {
-    space: OffsetSpace<Mapped>,
+/// A chain's number, its buffers, and the entries that it takes up.
+pub(crate) type Made = (u8, Vec<Buffer>, Vec<Buffer>, u64);
+
+pub(crate) struct Run<'r, D, V> {
+    /// The rings of a further life, over the same memory.
+    pub(crate) driver_ring: &'r dyn Fn() -> D,
+    pub(crate) device_ring: &'r dyn Fn() -> V,
+    pub(crate) space: OffsetSpace<Mapped>,
     pieces: Vec<u64>,
-    driver: DriverQueue<D, Lent, Vec<DriverSlot<Lent>>>,
-    device: DeviceQueue<V, Vec<DeviceSlot>>,
+    pub(crate) driver: DriverQueue<D, Lent, Vec<DriverSlot<Lent>>>,
+    pub(crate) device: DeviceQueue<V, Vec<DeviceSlot>>,
     indirect: bool,
     event_idx: bool,
-    rules: Rules,
-    size: u16,
+    pub(crate) rules: Rules,
+    pub(crate) size: u16,
     free: u16,
     number: u8,
-    available: Direction<(u8, Vec<Buffer>, Vec<Buffer>, u64)>,
-    in_flight: Vec<Taken>,
+    pub(crate) available: Direction<Made>,
+    pub(crate) in_flight: Vec<Taken>,
     /// Which chains were taken and are not shown as used, in order.
-    turns: VecDeque<u8>,
+    pub(crate) turns: VecDeque<Made>,
     /// Completed chains that wait for their turn, where chains come back in order.
-    early: Vec<((u8, u32), u64)>,
-    used: Direction<(u8, u32)>,
+    pub(crate) early: Vec<((u8, u32), u64)>,
+    pub(crate) used: Direction<(u8, u32)>,
 }
 
 /// The content of a chain's byte at `at`: what the driver wrote, or what the device answers.
@@ -66,22 +72,24 @@ fn total(buffers: &[Buffer]) -> usize {
     buffers.iter().map(|buffer| buffer.len as usize).sum()
 }
 
-impl<D: DriverFormat, V: DeviceFormat> Run<D, V> {
+impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
     pub(crate) fn new(
-        driver: D,
-        device: V,
+        driver_ring: &'r dyn Fn() -> D,
+        device_ring: &'r dyn Fn() -> V,
         rules: Rules,
         position: u16,
         features: Features,
     ) -> Self {
         let event_idx = features.contains(Features::EVENT_IDX);
-        let driver = DriverQueue::with_heap_at(driver, position).unwrap();
+        let driver = DriverQueue::with_heap_at(driver_ring(), position).unwrap();
         let size = driver.size();
         Self {
+            driver_ring,
+            device_ring,
             space: space(usize::from(size) * PIECE as usize),
             pieces: (0..u64::from(size)).map(|piece| piece * PIECE).collect(),
             driver,
-            device: DeviceQueue::with_heap_at(device, position).unwrap(),
+            device: DeviceQueue::with_heap_at(device_ring(), position).unwrap(),
             indirect: features.contains(Features::INDIRECT_DESC),
             event_idx,
             rules,
@@ -200,7 +208,8 @@ impl<D: DriverFormat, V: DeviceFormat> Run<D, V> {
         let skip = count.saturating_sub(10);
         let tail_len = chain.read(&self.space, skip, &mut tail).unwrap();
         assert_eq!(tail[..tail_len], copy[skip..count]);
-        self.turns.push_back(number);
+        self.turns
+            .push_back((number, readable, writable.clone(), entries));
         self.in_flight.push(Taken {
             number,
             entries,
@@ -247,7 +256,7 @@ impl<D: DriverFormat, V: DeviceFormat> Run<D, V> {
     fn publish_used(&mut self) {
         while self.rules.in_order
             && let Some(turn) = self.turns.front()
-            && let Some(at) = self.early.iter().position(|(used, _)| used.0 == *turn)
+            && let Some(at) = self.early.iter().position(|(used, _)| used.0 == turn.0)
         {
             self.turns.pop_front();
             self.used.placed.push(self.early.swap_remove(at));
@@ -328,6 +337,8 @@ impl<D: DriverFormat, V: DeviceFormat> Run<D, V> {
             Step::DeviceNotifications(true) => {
                 assert_eq!(self.device.enable_notifications(), self.available.enable(1));
             }
+            Step::SaveDriver => self.save_driver(),
+            Step::SaveDevice => self.save_device(),
             Step::Reset => self.reset(),
         }
         assert_eq!(

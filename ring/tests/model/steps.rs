@@ -22,6 +22,8 @@ pub(crate) enum Step {
     DriverTake,
     DriverNotifications(Option<u16>),
     DeviceNotifications(bool),
+    SaveDriver,
+    SaveDevice,
     Reset,
 }
 
@@ -43,6 +45,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         120 => Just(Step::DriverTake),
         20 => prop::option::of(0_u16..6).prop_map(Step::DriverNotifications),
         20 => any::<bool>().prop_map(Step::DeviceNotifications),
+        6 => Just(Step::SaveDriver),
+        6 => Just(Step::SaveDevice),
         1 => Just(Step::Reset),
     ];
     prop::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
