@@ -6,5 +6,6 @@
 
 mod devices;
 mod document;
+mod rings;
 mod session;
 mod structures;
