@@ -66,6 +66,7 @@ mod driver;
 mod event;
 mod fault;
 mod features;
+mod kind;
 mod look_ahead;
 pub mod packed;
 mod positions;
@@ -82,9 +83,10 @@ pub use fault::{
     Uncompleted,
 };
 pub use features::RingFeatures;
+pub use kind::RingKind;
 pub use look_ahead::PATIENCE;
-pub use positions::Positions;
+pub use positions::{Lag, Positions};
 pub use state::{
-    ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, RingKind, STATE_VERSION,
-    SavedChain, StateError,
+    ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, STATE_VERSION, SavedChain,
+    StateError,
 };

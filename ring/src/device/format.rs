@@ -13,8 +13,9 @@ pub(crate) mod sealed {
     use crate::device::{Completed, DeviceSlot, FoundChain};
     use crate::event::Recheck;
     use crate::fault::{DeviceFault, SetupError};
+    use crate::kind::RingKind;
     use crate::positions::Positions;
-    use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+    use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
     /// The queue keeps what is common to all formats: which chains are in flight, checks on what the caller
     /// completes, the latched fault. A format finds and walks chains, returns them, and publishes.

@@ -13,8 +13,9 @@ pub(crate) mod sealed {
     use crate::driver::DriverSlot;
     use crate::event::Recheck;
     use crate::fault::{DriverFault, SetupError};
+    use crate::kind::RingKind;
     use crate::positions::Positions;
-    use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+    use crate::state::{DriverState, DriverStateWriter, StateError};
 
     /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
     /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.

@@ -19,8 +19,9 @@ use crate::device::{
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
 /// The device side of a packed ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;

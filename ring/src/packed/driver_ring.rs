@@ -16,8 +16,9 @@ use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+use crate::state::{DriverState, DriverStateWriter, StateError};
 
 /// The driver side of a packed ring whose chains come back in any order.
 pub type DriverRing<W> = DriverRingIn<W, AnyOrder>;

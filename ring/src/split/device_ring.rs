@@ -14,8 +14,9 @@ use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain,
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
 /// The device side of a split ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;

@@ -13,8 +13,9 @@ use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+use crate::state::{DriverState, DriverStateWriter, StateError};
 
 /// No descriptor has this index: the available entry's content is not known.
 const UNKNOWN: u16 = u16::MAX;

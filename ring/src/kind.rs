@@ -1,0 +1,65 @@
+//! The types of rings, as values.
+
+use core::fmt;
+
+use shmbus_shm::RingFormat;
+
+use crate::packed;
+
+/// Which type of ring: how its memory is laid out, and whether buffers come back in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingKind {
+    /// The layout.
+    pub format: RingFormat,
+    /// Whether buffers are used in the order in which they were made available.
+    pub in_order: bool,
+}
+
+impl RingKind {
+    /// Chains come back in any order.
+    pub const fn plain(format: RingFormat) -> Self {
+        Self {
+            format,
+            in_order: false,
+        }
+    }
+
+    /// Chains come back in the order in which they were made available.
+    pub const fn in_order(format: RingFormat) -> Self {
+        Self {
+            format,
+            in_order: true,
+        }
+    }
+
+    /// The name by which programs know it.
+    pub const fn name(self) -> &'static str {
+        match (self.format, self.in_order) {
+            (RingFormat::Split, false) => "split",
+            (RingFormat::Split, true) => "split-inorder",
+            (RingFormat::Packed, false) => "packed",
+            (RingFormat::Packed, true) => "packed-inorder",
+            (RingFormat::Tagged, _) => "tagged",
+        }
+    }
+
+    /// How many entries lie from position `from` up to position `to` in a ring of `size` entries, as
+    /// [`Positions`](crate::Positions) counts; `None` if they are further apart than the two sides of a ring can be, or
+    /// the ring has no such position.
+    ///
+    /// `from` is the position of the side that follows, and never more than `size` entries behind. So where they are
+    /// more, the two positions are not of one moment, or somebody lies.
+    pub fn entries_between(self, from: u16, to: u16, size: u16) -> Option<u16> {
+        let entries = match self.format {
+            RingFormat::Split | RingFormat::Tagged => to.wrapping_sub(from),
+            RingFormat::Packed => packed::entries_between(from, to, size)?,
+        };
+        (entries <= size).then_some(entries)
+    }
+}
+
+impl fmt::Display for RingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
