@@ -43,6 +43,19 @@ impl RingKind {
         }
     }
 
+    /// The position at which both sides start.
+    pub const fn origin(self) -> u16 {
+        match self.format {
+            RingFormat::Split | RingFormat::Tagged => 0,
+            RingFormat::Packed => packed::ORIGIN,
+        }
+    }
+
+    /// Whether a ring of `size` entries has this position.
+    pub fn has_position(self, position: u16, size: u16) -> bool {
+        self.entries_between(position, position, size).is_some()
+    }
+
     /// How many entries lie from position `from` up to position `to` in a ring of `size` entries, as
     /// [`Positions`](crate::Positions) counts; `None` if they are further apart than the two sides of a ring can be, or
     /// the ring has no such position.

@@ -20,20 +20,14 @@ pub(crate) mod sealed {
     /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
     /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.
     pub trait DriverFormat {
-        /// Which type of ring this is.
-        const KIND: RingKind;
-
-        /// Where both sides start after a reset.
-        const ORIGIN: u16;
-
         /// Where the ring lies.
         type Areas;
 
+        /// Which type of ring this is.
+        fn kind(&self) -> RingKind;
+
         /// The queue's size.
         fn size(&self) -> u16;
-
-        /// Refuses a position that is none of this ring's.
-        fn check_position(&self, position: u16) -> Result<(), SetupError>;
 
         /// How many descriptors are free.
         fn free(&self) -> u16;
@@ -61,7 +55,7 @@ pub(crate) mod sealed {
 
         /// The row at `index` of an indirect table, with the flags that [`describe`](crate::descriptor::describe)
         /// gives its buffer.
-        fn indirect_row(index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
+        fn indirect_row(&self, index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
 
         /// Makes what was placed available.
         fn publish(&mut self) -> Notify;

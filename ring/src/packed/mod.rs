@@ -44,6 +44,9 @@ const IN_ORDER: RingType = RingType {
     private: PRIVATE,
 };
 
+/// Where both sides start.
+pub(crate) const ORIGIN: u16 = cursor::Cursor::ORIGIN.to_bits();
+
 /// How many descriptors `to` lies behind `from`, if the ring has both positions.
 pub(crate) fn entries_between(from: u16, to: u16, size: u16) -> Option<u16> {
     let (from, to) = (
@@ -52,13 +55,6 @@ pub(crate) fn entries_between(from: u16, to: u16, size: u16) -> Option<u16> {
     );
     // Below twice the largest size.
     u16::try_from(from.distance_to(to, size)).ok()
-}
-
-fn check_position(position: u16, size: u16) -> Result<(), SetupError> {
-    match cursor::Cursor::from_bits(position, size) {
-        Some(_) => Ok(()),
-        None => Err(SetupError::Position { position, size }),
-    }
 }
 
 /// A queue's size and its memory's kind never change.

@@ -191,18 +191,16 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
-    const KIND: RingKind = O::KIND;
-    const ORIGIN: u16 = 0;
-
     type Areas = Areas<W>;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        O::KIND
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
-    }
-
-    fn check_position(&self, _: u16) -> Result<(), SetupError> {
-        Ok(())
     }
 
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
