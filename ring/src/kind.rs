@@ -3,6 +3,7 @@
 use core::fmt;
 
 use shmbus_shm::RingFormat;
+use shmbus_virtio::{Features, PrivateFeatures};
 
 use crate::packed;
 
@@ -29,6 +30,27 @@ impl RingKind {
         Self {
             format,
             in_order: true,
+        }
+    }
+
+    /// The virtio features that must be negotiated for a ring of this type.
+    pub const fn features(self) -> Features {
+        let layout = match self.format {
+            RingFormat::Packed => Features::RING_PACKED,
+            RingFormat::Split | RingFormat::Tagged => Features::empty(),
+        };
+        if self.in_order {
+            layout.union(Features::IN_ORDER)
+        } else {
+            layout
+        }
+    }
+
+    /// The private features that must be negotiated for a ring of this type.
+    pub const fn private_features(self) -> PrivateFeatures {
+        match self.format {
+            RingFormat::Tagged => PrivateFeatures::RING_TAGGED,
+            RingFormat::Split | RingFormat::Packed => PrivateFeatures::empty(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a ring format does for the device side.
 
 /// A ring format's device side. The formats are the crate's own: [`split::DeviceRing`](crate::split::DeviceRing) and
-/// [`packed::DeviceRing`](crate::packed::DeviceRing).
+/// [`packed::DeviceRing`](crate::packed::DeviceRing) with their in-order forms, and [`any::DeviceRing`](crate::any::DeviceRing).
 pub trait DeviceFormat: sealed::DeviceFormat {}
 
 impl<F: sealed::DeviceFormat> DeviceFormat for F {}

@@ -1,7 +1,7 @@
 //! What a ring format does for the driver side.
 
 /// A ring format's driver side. The formats are the crate's own: [`split::DriverRing`](crate::split::DriverRing) and
-/// [`packed::DriverRing`](crate::packed::DriverRing).
+/// [`packed::DriverRing`](crate::packed::DriverRing) with their in-order forms, and [`any::DriverRing`](crate::any::DriverRing).
 pub trait DriverFormat: sealed::DriverFormat {}
 
 impl<F: sealed::DriverFormat> DriverFormat for F {}
