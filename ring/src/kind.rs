@@ -17,6 +17,14 @@ pub struct RingKind {
 }
 
 impl RingKind {
+    /// Every type.
+    pub const ALL: [Self; 4] = [
+        Self::plain(RingFormat::Split),
+        Self::in_order(RingFormat::Split),
+        Self::plain(RingFormat::Packed),
+        Self::in_order(RingFormat::Packed),
+    ];
+
     /// Chains come back in any order.
     pub const fn plain(format: RingFormat) -> Self {
         Self {
@@ -76,6 +84,14 @@ impl RingKind {
     /// Whether a ring of `size` entries has this position.
     pub fn has_position(self, position: u16, size: u16) -> bool {
         self.entries_between(position, position, size).is_some()
+    }
+
+    /// A position without its wrap counter, and the counter if positions of this type carry one.
+    pub const fn parts(self, position: u16) -> (u16, Option<bool>) {
+        match self.format {
+            RingFormat::Split | RingFormat::Tagged => (position, None),
+            RingFormat::Packed => (position & 0x7fff, Some(position >> 15 == 1)),
+        }
     }
 
     /// How many entries lie from position `from` up to position `to` in a ring of `size` entries, as

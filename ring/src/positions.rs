@@ -24,7 +24,7 @@ pub struct Positions {
 ///
 /// Where a side's positions cannot be those of the ring's other side, there is none: they are of another moment, or
 /// somebody lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
     /// Entries that the driver made available and the device has not taken.
     pub available: Option<u16>,
