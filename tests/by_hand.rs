@@ -112,7 +112,8 @@ fn an_inspector_sees_a_transfer_without_disturbing_it() {
             .iter()
             .flat_map(|guest| guest["rings"].as_array().unwrap());
         let ring = rings.filter(|ring| ring["queue"] == queue);
-        ring.map(|ring| ring["used"].as_u64().unwrap()).sum()
+        ring.map(|ring| ring["device_positions"]["used"].as_u64().unwrap())
+            .sum()
     };
     let before = bus.inspect();
     let moved = eventually("the rings move on", || {
@@ -131,6 +132,7 @@ fn an_inspector_sees_a_transfer_without_disturbing_it() {
     assert!(moved["totals"]["signals_sent"].as_u64() > Some(0));
 
     assert_reads_well(&bus.socket);
+    assert_can_be_watched(&bus.socket);
     traffic.flows(2 * file.len() as u64);
     assert!(traffic.stop() > 0);
     drop(server);
@@ -154,7 +156,7 @@ fn assert_seen_whole(guest: &Value) {
     let rings = guest["rings"].as_array().unwrap();
     assert_eq!(rings.len(), 2, "{guest}");
     for ring in rings {
-        assert!(ring["lag"].as_u64() <= ring["size"].as_u64(), "{ring}");
+        assert_ring_seen_whole(ring, "split");
     }
     assert!(!guest["timers"].as_array().unwrap().is_empty(), "{guest}");
 
@@ -175,6 +177,23 @@ fn assert_seen_whole(guest: &Value) {
     }
 }
 
+/// Both sides of a ring tell how far they have come, and neither is ahead of what the other has published.
+#[track_caller]
+fn assert_ring_seen_whole(ring: &Value, format: &str) {
+    assert_eq!(ring["format"], format, "{ring}");
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{ring}"));
+    let size = number(&ring["size"]);
+    for side in ["driver_positions", "device_positions"] {
+        for position in ["available", "used", "in_flight"] {
+            number(&ring[side][position]);
+        }
+        assert!(number(&ring[side]["in_flight"]) <= size, "{ring}");
+    }
+    for lag in ["available_lag", "used_lag"] {
+        assert!(number(&ring[lag]) <= size, "{ring}");
+    }
+}
+
 /// What people get to see.
 fn assert_reads_well(socket: &Path) {
     let command = &mut program();
@@ -191,6 +210,29 @@ fn assert_reads_well(socket: &Path) {
     ] {
         assert!(view.text().contains(word), "no {word}: {view}");
     }
+}
+
+/// Looks again and again, until whoever reads it has seen enough.
+fn assert_can_be_watched(socket: &Path) {
+    let watch = |more: &str| {
+        let mut command = std::process::Command::new("sh");
+        let line = format!("\"$0\" inspect --socket \"$1\" --watch 0.05 {more}");
+        command.args(["-c", &line, env!("CARGO_BIN_EXE_shmbus")]);
+        Process::start(command.arg(socket))
+            .finish()
+            .expect_success()
+    };
+    let views = watch("--json | head -n 20");
+    let mut seen = std::collections::BTreeSet::new();
+    for line in views.text().lines() {
+        let view: Value = serde_json::from_str(line).unwrap();
+        seen.insert(view["guests"][0]["rings"][0].to_string());
+    }
+    assert!(seen.len() > 1, "nothing moves: {views}");
+    let views = watch("| head -n 40");
+    assert!(views.text().matches("guest(s) now").count() > 1, "{views}");
+    assert!(!views.text().contains("directory of"), "{views}");
+    assert!(!views.text().contains('\x1b'), "no terminal: {views}");
 }
 
 #[test]
@@ -309,6 +351,9 @@ fn mistakes_are_explained() {
     run(&["guest", "--socket", socket, "clock"]).expect_error(&[socket, "start the host"]);
     run(&["inspect", "--socket", socket]).expect_error(&[socket, "start the host"]);
     run(&["host", "--socket", socket]).expect_error(&["--device"]);
+    for period in ["0", "x", "4000"] {
+        run(&["inspect", "--socket", socket, "--watch", period]).expect_error(&["0.01 to 3600"]);
+    }
     for (device, word) in [
         ("disk", "net, clock or timer"),
         ("timer:0", "1 to 10000"),

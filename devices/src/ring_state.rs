@@ -1,17 +1,33 @@
-//! A ring's positions as a value: what a device publishes of its rings for third parties.
+//! A ring's positions as a value: what each side publishes of its rings for third parties.
 
-use shmbus_ring::Positions;
-use shmbus_table::{InvalidValue, Value};
+use shmbus_ring::{Lag, Positions, RingKind};
+use shmbus_shm::slot::Epoch;
+use shmbus_shm::{RegionKind, RingFormat, Window};
+use shmbus_table::{InvalidValue, TableError, TypedWriter, Value};
 
-/// How far the device's side of a ring has come. For observers: whoever acts on it checks it like anything that comes
-/// from a peer.
+/// How far one side of a ring has come. For observers: whoever acts on it checks it like anything that comes from a
+/// peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingState {
+    /// The ring's type, which says how the positions count.
+    pub kind: RingKind,
     /// The ring's number of entries.
     pub size: u16,
     /// The positions.
     pub positions: Positions,
 }
+
+impl RingState {
+    /// By how many entries the two sides of a ring are behind each other; `None` if they do not speak of the same ring.
+    pub fn lag(driver: &Self, device: &Self) -> Option<Lag> {
+        let RingState { kind, size, .. } = *driver;
+        let same = (kind, size) == (device.kind, device.size);
+        same.then(|| Positions::lag(&driver.positions, &device.positions, kind, size))
+    }
+}
+
+const FORMAT_SHIFT: u32 = 16;
+const IN_ORDER: u64 = 1 << 24;
 
 impl Value for RingState {
     const TYPE_ID: u32 = u32::from_le_bytes(*b"RING");
@@ -23,25 +39,77 @@ impl Value for RingState {
             used,
             in_flight,
         } = self.positions;
-        words[0] = u64::from(self.size);
+        let in_order = if self.kind.in_order { IN_ORDER } else { 0 };
+        words[0] = u64::from(self.size) | (self.kind.format as u64) << FORMAT_SHIFT | in_order;
         words[1] = u64::from(available) | u64::from(used) << 16 | u64::from(in_flight) << 32;
     }
 
     fn decode(words: &[u64]) -> Result<Self, InvalidValue> {
+        let invalid = |word: usize, expected| InvalidValue {
+            word,
+            found: words[word],
+            expected,
+        };
         let size = words[0] as u16;
+        let in_order = words[0] & IN_ORDER != 0;
+        let kind = RingFormat::from_number((words[0] >> FORMAT_SHIFT) as u8)
+            .map(|format| RingKind { format, in_order })
+            .filter(|kind| RingKind::ALL.contains(kind))
+            .ok_or_else(|| invalid(0, "a type of ring"))?;
+        let format = kind.format;
+        let geometry = RegionKind::Ring { format, size };
+        if geometry.validate(0).is_err() {
+            return Err(invalid(0, "a number of entries that the format allows"));
+        }
         let positions = Positions {
             available: words[1] as u16,
             used: (words[1] >> 16) as u16,
             in_flight: (words[1] >> 32) as u16,
         };
-        if positions.in_flight > size {
-            return Err(InvalidValue {
-                word: 1,
-                found: words[1],
-                expected: "positions with no more in flight than the ring has entries",
-            });
+        let exists = |position| kind.has_position(position, size);
+        if !exists(positions.available) || !exists(positions.used) {
+            return Err(invalid(1, "positions that the ring has"));
         }
-        Ok(Self { size, positions })
+        if positions.in_flight > size {
+            return Err(invalid(1, "no more in flight than the ring has entries"));
+        }
+        Ok(Self {
+            kind,
+            size,
+            positions,
+        })
+    }
+}
+
+/// The table in which one side of a device tells how far it has come, a slot for each ring.
+///
+/// It is for observers, who poll: nobody is told, and nothing depends on it.
+pub(crate) struct RingStates<W> {
+    table: TypedWriter<RingState, W, Vec<u64>>,
+    /// What the slots say.
+    published: Vec<Option<RingState>>,
+}
+
+impl<W: Window> RingStates<W> {
+    /// A table of so many rings at the start of `window`.
+    pub(crate) fn create(window: W, rings: u32) -> Result<Self, TableError> {
+        let cursors = vec![0; rings as usize];
+        Ok(Self {
+            table: TypedWriter::create(window, rings, Epoch::FIRST, cursors)?,
+            published: vec![None; rings as usize],
+        })
+    }
+
+    /// Publishes where a ring is, unless the table says so already.
+    #[inline]
+    pub(crate) fn publish(&mut self, ring: u32, state: RingState) {
+        if let Some(published) = self.published.get_mut(ring as usize)
+            && *published != Some(state)
+        {
+            *published = Some(state);
+            // The slot is there, and there is nothing to do for a device whose observers see less.
+            let _ = self.table.publish(ring, &state);
+        }
     }
 }
 
@@ -49,21 +117,70 @@ impl Value for RingState {
 mod tests {
     use super::*;
 
-    #[test]
-    fn positions_survive_being_words_and_impossible_ones_are_refused() {
-        let state = RingState {
-            size: 256,
+    fn state(kind: RingKind, size: u16, available: u16, used: u16) -> RingState {
+        RingState {
+            kind,
+            size,
             positions: Positions {
-                available: 65_535,
-                used: 65_500,
-                in_flight: 35,
+                available,
+                used,
+                in_flight: size.min(35),
             },
-        };
+        }
+    }
+
+    fn words(state: RingState) -> [u64; RingState::WORDS] {
         let mut words = [0; RingState::WORDS];
         state.encode(&mut words);
-        assert_eq!(RingState::decode(&words), Ok(state));
-        assert!(RingState::decode(&[34, words[1]]).is_err());
-        let reserved = [words[0] | !0 << 16, words[1] | !0 << 48];
-        assert_eq!(RingState::decode(&reserved), Ok(state), "not looked at");
+        words
+    }
+
+    #[test]
+    fn states_survive_being_words() {
+        for state in [
+            state(RingKind::plain(RingFormat::Split), 256, 65_535, 65_500),
+            state(RingKind::in_order(RingFormat::Split), 1, 0, 0xffff),
+            state(RingKind::plain(RingFormat::Packed), 3, 0x8002, 2),
+            state(
+                RingKind::in_order(RingFormat::Packed),
+                32_768,
+                0x7fff,
+                0xffff,
+            ),
+        ] {
+            let words = words(state);
+            assert_eq!(RingState::decode(&words), Ok(state));
+            let reserved = [words[0] | !0 << 25, words[1] | !0 << 48];
+            assert_eq!(RingState::decode(&reserved), Ok(state), "not looked at");
+        }
+    }
+
+    #[test]
+    fn what_no_ring_can_be_in_is_refused() {
+        let good = words(state(RingKind::plain(RingFormat::Packed), 3, 0x8002, 2));
+        let refused = |word: usize, change: u64| {
+            let mut words = good;
+            words[word] ^= change;
+            RingState::decode(&words).unwrap_err().word
+        };
+        assert_eq!(refused(0, 3), 0, "no entries");
+        assert_eq!(refused(0, 0x8000), 0, "more entries than a ring has");
+        assert_eq!(refused(0, 1 << FORMAT_SHIFT), 0, "3 entries, split");
+        assert_eq!(refused(0, 0xfe << FORMAT_SHIFT), 0, "a format");
+        assert_eq!(refused(1, 1), 1, "the available position");
+        assert_eq!(refused(1, 1 << 16), 1, "the used position");
+        assert_eq!(refused(1, 7 << 32), 1, "in flight");
+    }
+
+    #[test]
+    fn two_sides_that_speak_of_other_rings_have_no_lag() {
+        let driver = state(RingKind::plain(RingFormat::Packed), 256, 0x8005, 0x8001);
+        let device = state(RingKind::plain(RingFormat::Packed), 256, 0x8003, 0x8002);
+        let lag = RingState::lag(&driver, &device).unwrap();
+        assert_eq!((lag.available, lag.used), (Some(2), Some(1)));
+        let other = state(RingKind::plain(RingFormat::Packed), 255, 0x8003, 0x8002);
+        assert_eq!(RingState::lag(&driver, &other), None);
+        let other = state(RingKind::in_order(RingFormat::Packed), 256, 0x8003, 0x8002);
+        assert_eq!(RingState::lag(&driver, &other), None);
     }
 }

@@ -256,6 +256,9 @@ pub enum SetupError {
         /// The queue's size, in entries.
         expected: u16,
     },
+    /// Areas are those of a ring of another format.
+    #[error("the areas are not those of a ring of this format")]
+    OtherFormat,
     /// The storage that was passed in has too few slots.
     #[error("storage for {found} slots; the queue needs {needed}")]
     Storage {

@@ -10,7 +10,7 @@
 //! [`Notify`](shmbus_shm::Notify). No queue allocates: its private record lies in storage that is passed in (on the heap
 //! by `with_heap`, with the feature `std`). The format of the shared memory is a parameter: [`split`] is the split
 //! virtqueue of virtio 1.x, whose areas each have one side that writes them; [`packed`] the packed virtqueue, one ring
-//! in memory that both sides write.
+//! in memory that both sides write. [`any`] leaves it to what is negotiated at run time.
 //!
 //! ```
 //! use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};
@@ -60,12 +60,14 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod any;
 mod descriptor;
 mod device;
 mod driver;
 mod event;
 mod fault;
 mod features;
+mod kind;
 mod look_ahead;
 pub mod packed;
 mod positions;
@@ -82,9 +84,10 @@ pub use fault::{
     Uncompleted,
 };
 pub use features::RingFeatures;
+pub use kind::RingKind;
 pub use look_ahead::PATIENCE;
-pub use positions::Positions;
+pub use positions::{Lag, Positions};
 pub use state::{
-    ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, RingKind, STATE_VERSION,
-    SavedChain, StateError,
+    ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, STATE_VERSION, SavedChain,
+    StateError,
 };

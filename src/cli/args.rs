@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -170,7 +171,18 @@ pub(crate) struct InspectArgs {
     /// The host's socket.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-    /// Print one JSON object.
+    /// Print one JSON object; with --watch one a line.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Look again every so many seconds, in place on a terminal; without --json, only at what moves.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) watch: Option<Duration>,
+}
+
+/// A period, in seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|s| (0.01..=3600.0).contains(s));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "expected seconds from 0.01 to 3600".to_owned())
 }

@@ -1,25 +1,58 @@
 //! `shmbus inspect`: a running bus, seen by a third party.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::thread;
 
-use shmbus::inspect::{self, BusView, GuestView};
+use shmbus::inspect::{self, BusView, GuestView, RingView, SideView};
 
 use super::args::InspectArgs;
 use super::error::CliError;
 
+/// Back to the terminal's first line.
+const HOME: &str = "\x1b[H";
+/// Erases what is left of a line, and what is left of the screen.
+const ERASE_LINE: &str = "\x1b[K";
+const ERASE_REST: &str = "\x1b[J";
+
 pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
-    let bus = inspect::look(&args.socket)?;
     let mut out = io::stdout().lock();
-    if args.json {
-        let text = serde_json::to_string(&bus).map_err(|error| CliError::Output(error.into()))?;
-        writeln!(out, "{text}")
-    } else {
-        print(&mut out, &bus)
+    let in_place = out.is_terminal() && !args.json;
+    loop {
+        let bus = inspect::look(&args.socket)?;
+        let view = if args.json {
+            serde_json::to_string(&bus)
+                .map(|object| object + "\n")
+                .map_err(io::Error::from)
+        } else {
+            text(&bus, args.watch.is_some())
+        };
+        let view = view.map_err(CliError::Output)?;
+        let shown = match args.watch {
+            Some(_) if in_place => out.write_all(over_the_last(&view).as_bytes()),
+            _ => out.write_all(view.as_bytes()),
+        };
+        shown.and_then(|()| out.flush()).map_err(CliError::Output)?;
+        match args.watch {
+            Some(period) => thread::sleep(period),
+            None => return Ok(()),
+        }
     }
-    .map_err(CliError::Output)
 }
 
-fn print(out: &mut impl Write, bus: &BusView) -> io::Result<()> {
+/// What draws a view over the one that is on the screen: a screen that is cleared first flickers.
+fn over_the_last(view: &str) -> String {
+    let lines = view.replace('\n', &format!("{ERASE_LINE}\n"));
+    format!("{HOME}{lines}{ERASE_REST}")
+}
+
+/// The view for people; of what lies still, nothing if only what moves is wanted.
+fn text(bus: &BusView, only_moving: bool) -> io::Result<String> {
+    let mut text = Vec::new();
+    print(&mut text, bus, only_moving)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn print(out: &mut impl Write, bus: &BusView, only_moving: bool) -> io::Result<()> {
     let totals = &bus.totals;
     writeln!(
         out,
@@ -55,31 +88,65 @@ fn print(out: &mut impl Write, bus: &BusView) -> io::Result<()> {
         }
     }
     for guest in &bus.guests {
-        print_guest(out, guest)?;
+        writeln!(out, "\nguest {} ({})", guest.session, guest.name)?;
+        print_rings(out, &guest.rings)?;
+        if !only_moving {
+            print_guest(out, guest)?;
+        }
     }
     Ok(())
 }
 
+fn print_rings(out: &mut impl Write, rings: &[RingView]) -> io::Result<()> {
+    if rings.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "  ring                                        driver               |         device               |      lag\n  \
+         device  queue       format            size  available     used in flight | available     used in flight | available  used"
+    )?;
+    for ring in rings {
+        let lag = |lag: Option<u16>| lag.map_or("-".to_owned(), |lag| lag.to_string());
+        writeln!(
+            out,
+            "  {:>6}  {:<10}  {:<14} {:>7}  {} | {} | {:>9} {:>5}",
+            ring.device,
+            ring.queue,
+            ring.kind,
+            ring.size,
+            side(ring, ring.driver_positions),
+            side(ring, ring.device_positions),
+            lag(ring.available_lag),
+            lag(ring.used_lag)
+        )?;
+    }
+    Ok(())
+}
+
+/// A side's positions, OFFSET/WRAP where they carry a wrap counter.
+fn side(ring: &RingView, side: Option<SideView>) -> String {
+    let position = |position| match ring.kind.parts(position) {
+        (offset, Some(wrap)) => format!("{offset}/{}", u8::from(wrap)),
+        (offset, None) => offset.to_string(),
+    };
+    let [available, used, in_flight] = match side {
+        Some(side) => [
+            position(side.available),
+            position(side.used),
+            side.in_flight.to_string(),
+        ],
+        None => ["-"; 3].map(str::to_owned),
+    };
+    format!("{available:>9} {used:>8} {in_flight:>9}")
+}
+
 fn print_guest(out: &mut impl Write, guest: &GuestView) -> io::Result<()> {
-    writeln!(out, "\nguest {} ({})", guest.session, guest.name)?;
     for device in guest.devices.iter().filter(|device| device.status != 0) {
         writeln!(
             out,
             "  device {:>5}  {:<6} status {:#04x}, features {}",
             device.device, device.kind, device.status, device.features
-        )?;
-    }
-    for ring in &guest.rings {
-        writeln!(
-            out,
-            "  ring   {:>5}  {:<10} size {:>5}  available {:>5}  used {:>5}  in flight {:>5}  lag {:>5}",
-            ring.device,
-            ring.queue,
-            ring.size,
-            ring.available,
-            ring.used,
-            ring.in_flight,
-            ring.lag.map_or("-".to_owned(), |lag| lag.to_string())
         )?;
     }
     for timer in &guest.timers {
@@ -119,4 +186,41 @@ fn print_guest(out: &mut impl Write, guest: &GuestView) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shmbus::ring::RingKind;
+    use shmbus::shm::RingFormat;
+
+    #[test]
+    fn a_shorter_view_leaves_nothing_of_a_longer_one() {
+        let drawn = over_the_last("one\ntwo\n");
+        assert_eq!(drawn, "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn positions_show_their_wrap_counter_if_they_have_one() {
+        let positions = SideView {
+            available: 0x8003,
+            used: 2,
+            in_flight: 4,
+        };
+        let mut ring = RingView {
+            device: 0,
+            queue: "receiveq1",
+            kind: RingKind::plain(RingFormat::Packed),
+            size: 5,
+            driver_positions: None,
+            device_positions: None,
+            available_lag: None,
+            used_lag: None,
+        };
+        let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words(side(&ring, Some(positions))), "3/1 2/0 4");
+        ring.kind = RingKind::in_order(RingFormat::Split);
+        assert_eq!(words(side(&ring, Some(positions))), "32771 2 4");
+        assert_eq!(words(side(&ring, None)), "- - -");
+    }
 }

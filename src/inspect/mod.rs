@@ -1,9 +1,10 @@
 //! Looking at a running bus from outside, as a third party with read-only mappings.
 //!
 //! An inspector is given every memory that one side alone writes, sealed against anybody else's writing. It finds
-//! everything by the directories and reads tables and ring indices like any other reader: nobody is stopped, nobody
-//! notices. Packet buffers it is not given.
+//! everything by the directories and reads tables like any other reader: nobody is stopped, nobody notices. What both
+//! sides write, packet buffers above all, it is not given.
 
+mod rings;
 mod view;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,9 @@ use shmbus_table::{TableError, TypedReadError};
 use shmbus_transports::local::{ConnectError, GuestName, Inspector, NameError, SessionId};
 use shmbus_virtio::DeviceId;
 
+pub use self::rings::{RingView, SideView};
 pub use self::view::{
-    BusView, ClockView, DeviceView, GuestDeviceView, GuestView, RegionView, RingView, TimerView,
+    BusView, ClockView, DeviceView, GuestDeviceView, GuestView, RegionView, TimerView,
 };
 use crate::control::role;
 use crate::counters::{Counters, Totals};

@@ -1,16 +1,14 @@
 //! What an inspector sees, as plain values.
 
-use core::sync::atomic::Ordering;
-
 use serde::Serialize;
 use shmbus_devices::clock::{self, ClockKind, ClockReader};
+use shmbus_devices::counter_names;
 use shmbus_devices::timer::{self, Deadline, Expiration};
-use shmbus_devices::{RingState, counter_names, net};
-use shmbus_ring::split::Layout;
-use shmbus_shm::{Field, Mapped, Region, RegionKind};
+use shmbus_shm::{Mapped, Region, RegionKind};
 use shmbus_virtio::DeviceId;
 
 use super::InspectError;
+use super::rings::{self, RingView};
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::counters::{Counters, Totals};
 use crate::region_set::{RegionSet, attach_table};
@@ -83,27 +81,6 @@ pub struct GuestDeviceView {
     pub status: u8,
     /// What the guest accepted of the offered features.
     pub features: String,
-}
-
-/// A ring's positions: what its two sides wrote into it, and what the host publishes of itself.
-#[derive(Clone, Debug, Serialize)]
-pub struct RingView {
-    /// The device.
-    pub device: u32,
-    /// The queue.
-    pub queue: &'static str,
-    /// Entries.
-    pub size: u16,
-    /// The driver's index in the available ring.
-    pub available: u16,
-    /// The device's index in the used ring.
-    pub used: u16,
-    /// Chains that the driver has made available and the device has not used.
-    pub in_flight: u16,
-    /// What the device publishes: the available entry that it takes next, its used index, chains that it holds.
-    pub device_positions: Option<[u16; 3]>,
-    /// Available chains that the device has not taken.
-    pub lag: Option<u16>,
 }
 
 /// A timer that was set.
@@ -201,59 +178,13 @@ impl GuestView {
                 features: format!("{:#x}", accepted.unwrap_or_default().bits()),
             });
             match offer.id {
-                DeviceId::NET => view.rings.extend(rings(device, regions)),
+                DeviceId::NET => view.rings.extend(rings::of_net(device, regions)),
                 DeviceId::TIMER => view.timers.extend(timers(device, regions)),
                 _ => {}
             }
         }
         Ok(view)
     }
-}
-
-/// A net device's rings, as far as they can be read.
-fn rings(device: u32, regions: &RegionSet) -> Vec<RingView> {
-    use net::device::role::{
-        POSITIONS, RECEIVEQ1_DEVICE, RECEIVEQ1_DRIVER, TRANSMITQ1_DEVICE, TRANSMITQ1_DRIVER,
-    };
-    let mut positions = regions
-        .get(Some(device), POSITIONS)
-        .and_then(|(_, window)| attach_table::<RingState>(window).ok());
-    [
-        ("receiveq1", RECEIVEQ1_DRIVER, RECEIVEQ1_DEVICE),
-        ("transmitq1", TRANSMITQ1_DRIVER, TRANSMITQ1_DEVICE),
-    ]
-    .into_iter()
-    .zip(0..)
-    .filter_map(|((queue, driver, used), slot)| {
-        let (region, driver) = regions.get(Some(device), driver)?;
-        let (_, used) = regions.get(Some(device), used)?;
-        let RegionKind::Ring { size, .. } = region.purpose.kind else {
-            return None;
-        };
-        let layout = Layout::new(size).ok()?;
-        // The indices follow the flags, at the start of either ring (virtio 1.4, 2.7.6 and 2.7.8).
-        let index = |window: &Mapped, ring: usize| {
-            let index = Field::<u16, _>::new(window, ring + 2).ok()?;
-            Some(index.load(Ordering::Acquire))
-        };
-        // The used index first: it is never ahead of the available one that is read after it.
-        let used = index(used, layout.used_offset())?;
-        let state = positions.as_mut().and_then(|table| table.read(slot).ok());
-        let state = state.map(|(state, _)| state.positions);
-        let available = index(driver, layout.available_offset())?;
-        Some(RingView {
-            device,
-            queue,
-            size,
-            available,
-            used,
-            in_flight: available.wrapping_sub(used),
-            device_positions: state
-                .map(|positions| [positions.available, positions.used, positions.in_flight]),
-            lag: state.map(|positions| available.wrapping_sub(positions.available)),
-        })
-    })
-    .collect()
 }
 
 /// A guest's timers that were ever set.

@@ -13,7 +13,8 @@ use shmbus_devices::net::device::NetDevice;
 use shmbus_devices::timer::device::TimerDevice;
 use shmbus_devices::timer::{Deadline, Expiration};
 use shmbus_devices::{CONFIG_WORDS, COUNTERS, RingState, counter_names};
-use shmbus_ring::Positions;
+use shmbus_ring::{Positions, RingKind};
+use shmbus_shm::RingFormat;
 use shmbus_signal::CLASSES;
 use shmbus_table::Value;
 use shmbus_virtio::{DeviceId, DeviceStatus, Features, PrivateFeatures};
@@ -202,9 +203,10 @@ fn counters_have_the_order_told_of() {
 #[test]
 fn rings_have_the_state_told_of() {
     let state = RingState {
-        size: 0x0102,
+        kind: RingKind::in_order(RingFormat::Packed),
+        size: 0x0708,
         positions: Positions {
-            available: 0x0304,
+            available: 0x8304,
             used: 0x0506,
             in_flight: 0x0007,
         },
@@ -213,10 +215,49 @@ fn rings_have_the_state_told_of() {
         &table("Ring state", "offset"),
         &state,
         &[
-            ("entries", 0x0102),
-            ("available", 0x0304),
+            ("entries", 0x0708),
+            ("format", RingFormat::Packed as u64),
+            ("order", 1),
+            ("available", 0x8304),
             ("used", 0x0506),
             ("in flight", 7),
         ],
+    );
+    let told: BTreeSet<&str> = table("Ring state", "ring format")
+        .rows
+        .iter()
+        .map(|row| row[0])
+        .collect();
+    let formats = RingKind::ALL.map(|kind| format!("{:?}", kind.format));
+    assert_eq!(told, formats.iter().map(String::as_str).collect());
+}
+
+/// What the document says of positions, done by its words.
+#[test]
+fn positions_are_apart_as_told_of() {
+    let size = 5;
+    let lap = |from: u16, to: u16| {
+        let linear =
+            |position: u16| u32::from(position & 0x7fff) + if position >> 15 == 1 { 0 } else { 5 };
+        (linear(to) + 10 - linear(from)) % 10
+    };
+    let positions: Vec<u16> = (0..5).chain(0x8000..0x8005).collect();
+    for from in &positions {
+        for to in &positions {
+            let apart = lap(*from, *to) as u16;
+            let expected = (apart <= size).then_some(apart);
+            assert_eq!(
+                RingKind::plain(RingFormat::Packed).entries_between(*from, *to, size),
+                expected
+            );
+        }
+    }
+    assert_eq!(
+        RingKind::plain(RingFormat::Split).entries_between(65535, 2, 4),
+        Some(3)
+    );
+    assert_eq!(
+        RingKind::plain(RingFormat::Split).entries_between(65535, 4, 4),
+        None
     );
 }

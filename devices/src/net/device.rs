@@ -11,10 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use shmbus_ring::SetupError;
-use shmbus_shm::Mapped;
-use shmbus_shm::slot::Epoch;
 use shmbus_signal::Priority;
-use shmbus_table::TypedWriter;
 use shmbus_virtio::{DeviceId, Features};
 
 use self::port::{NetPort, SplitPort};
@@ -30,7 +27,6 @@ use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
     SessionId,
 };
-use crate::ring_state::RingState;
 
 /// The roles of the device's regions in a session.
 pub mod role {
@@ -47,8 +43,11 @@ pub mod role {
     /// transmitq1: buffers. The guest writes them; they lie with the others in common memory, which no third party
     /// is shown.
     pub const TRANSMITQ1_BUFFERS: u16 = 6;
-    /// Table of [`RingState`](crate::RingState): receiveq1 and transmitq1, as the host sees them.
-    pub const POSITIONS: u16 = 8;
+    /// Table of [`RingState`](crate::RingState): how far the device has come in receiveq1 and transmitq1; the host
+    /// writes.
+    pub const DEVICE_POSITIONS: u16 = 8;
+    /// The same of the driver; the guest writes.
+    pub const DRIVER_POSITIONS: u16 = 9;
 }
 
 /// What [`Device::counters`] gives.
@@ -94,7 +93,6 @@ struct Station {
 
 struct Active {
     port: PortId,
-    positions: TypedWriter<RingState, Mapped, Vec<u64>>,
     is_busy: bool,
 }
 
@@ -228,28 +226,17 @@ impl NetDevice {
         }
     }
 
-    /// Publishes what was moved and how far the guests' queues have come, and hands on whom to signal.
+    /// Publishes what was moved, and hands on whom to signal.
     fn flush(&mut self, outbox: &mut Outbox) {
         let Self {
-            switch,
-            sessions,
-            stations,
-            ..
+            switch, sessions, ..
         } = self;
-        switch.flush(|id, port, notifications| {
+        switch.flush(|id, _, notifications| {
             let Some(session) = sessions.get(&id) else {
                 return;
             };
             outbox.send(*session, role::RECEIVEQ1_DEVICE, notifications.receiveq);
             outbox.send(*session, role::TRANSMITQ1_DEVICE, notifications.transmitq);
-            let station = stations.get_mut(session);
-            let active = station.and_then(|station| station.active.as_mut());
-            if let (Some(active), Some(states)) = (active, port.ring_states(QUEUE_SIZE)) {
-                for (slot, state) in (0..).zip(&states) {
-                    // For observers, who poll: there is nobody to tell, and nothing to do if it fails.
-                    let _ = active.positions.publish(slot, state);
-                }
-            }
         });
         while let Some((port, error)) = switch.next_fault() {
             match self.sessions.get(&port) {
@@ -333,9 +320,8 @@ impl Device for NetDevice {
     ) -> Result<(), ActivateError> {
         self.detach(session);
         let queues = regions::queues(regions)?;
-        let port = SplitPort::over_split_rings(&queues, self.memory, features)?;
-        let positions = regions.get(role::POSITIONS)?.clone();
-        let positions = TypedWriter::create(positions, 2, Epoch::FIRST, vec![0; 2])?;
+        let mut port = SplitPort::over_split_rings(&queues, self.memory, features)?;
+        port.publish_positions(regions.get(role::DEVICE_POSITIONS)?.clone())?;
         let Some(station) = self.stations.get_mut(&session) else {
             return Err(format!("session {} has no port on this switch", session.0).into());
         };
@@ -344,7 +330,6 @@ impl Device for NetDevice {
             .attach(Box::new(port), Sources::Only(station.mac))?;
         station.active = Some(Active {
             port,
-            positions,
             is_busy: true,
         });
         self.sessions.insert(port, session);

@@ -11,6 +11,7 @@ use shmbus_ring::{
     Buffer, DriverFault, DriverFormat, DriverQueue, DriverSlot, Positions, SetupError,
 };
 use shmbus_shm::{Bytes, Notify, Window, WindowError};
+use shmbus_table::TableError;
 use shmbus_virtio::{Features, net};
 
 use super::config::max_frame_bytes;
@@ -19,6 +20,7 @@ use super::port::{
     Checksum, ETHERNET_HEADER_BYTES, Notifications, Port, PortError, Received, Sent,
 };
 use super::queues::{DeviceRegions, QueueMemory, QueueName};
+use crate::ring_state::{RingState, RingStates};
 
 /// After so many frames they are shown to the device, although the batch goes on: it can work on them meanwhile.
 const PUBLISH_EVERY: u32 = 16;
@@ -136,7 +138,13 @@ impl<F: DriverFormat, W: Window> Queue<F, W> {
     }
 
     /// Lends a buffer to the device, which may read or write `bytes` of it.
-    fn lend(&mut self, index: BufferIndex, bytes: u32, writable: bool) {
+    fn lend(
+        &mut self,
+        index: BufferIndex,
+        bytes: u32,
+        writable: bool,
+        states: &mut Option<RingStates<W>>,
+    ) {
         let buffer = [Buffer::new(self.offset(index) as u64, bytes)];
         let (readable, writable): (&[_], &[_]) = if writable {
             (&[], &buffer)
@@ -148,18 +156,29 @@ impl<F: DriverFormat, W: Window> Queue<F, W> {
             self.unpublished += 1;
         }
         if self.unpublished >= PUBLISH_EVERY {
-            self.publish();
+            self.publish(states);
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, states: &mut Option<RingStates<W>>) {
         self.unpublished = 0;
         self.notify = self.notify.or(self.queue.publish());
+        if let Some(states) = states {
+            states.publish(self.name.slot(), self.state());
+        }
+    }
+
+    fn state(&self) -> RingState {
+        RingState {
+            kind: self.queue.kind(),
+            size: self.queue.size(),
+            positions: self.queue.positions(),
+        }
     }
 
     /// Publishes the rest; what all publications since the last flush decided.
-    fn flush(&mut self) -> Notify {
-        self.publish();
+    fn flush(&mut self, states: &mut Option<RingStates<W>>) -> Notify {
+        self.publish(states);
         core::mem::replace(&mut self.notify, Notify::No)
     }
 }
@@ -174,6 +193,8 @@ pub struct NetDriver<F, W> {
     guest_csum: bool,
     csum: bool,
     fault: Option<DeviceError>,
+    /// Where it tells observers how far it has come.
+    states: Option<RingStates<W>>,
 }
 
 impl<W: Window> NetDriver<DriverRing<W>, W> {
@@ -226,6 +247,7 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             guest_csum: features.contains(net::GUEST_CSUM),
             csum: features.contains(net::CSUM),
             fault: None,
+            states: None,
         };
         driver.start();
         Ok(driver)
@@ -242,6 +264,21 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             self.receiveq.queue.positions(),
             self.transmitq.queue.positions(),
         ]
+    }
+
+    /// From now on publishes, with each batch, how far it has come: as a table of [`RingState`] in `table`, which only
+    /// the guest writes, receiveq1 in slot 0 and transmitq1 in slot 1.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the memory does not do for a table.
+    pub fn publish_positions(&mut self, table: W) -> Result<(), TableError> {
+        let mut states = RingStates::create(table, QueueName::COUNT)?;
+        for queue in [&self.receiveq, &self.transmitq] {
+            states.publish(queue.name.slot(), queue.state());
+        }
+        self.states = Some(states);
+        Ok(())
     }
 
     /// Starts over, after the device was reset: before that it may still write to the receive buffers.
@@ -263,7 +300,8 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
         // Room in the transmit queue is looked for when it is needed.
         self.transmitq.queue.disable_notifications();
         for index in 0..self.receiveq.queue.size() {
-            self.receiveq.lend(index, self.receiveq.buffer_bytes, true);
+            let bytes = self.receiveq.buffer_bytes;
+            self.receiveq.lend(index, bytes, true, &mut self.states);
         }
     }
 
@@ -297,7 +335,8 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             buffer.copy_to(0, &mut header);
             buffer.copy_to(HEADER_BYTES, &mut frame[..bytes]);
         }
-        self.receiveq.lend(index, self.receiveq.buffer_bytes, true);
+        let lent = self.receiveq.buffer_bytes;
+        self.receiveq.lend(index, lent, true, &mut self.states);
         if !fits {
             return Ok(Received::Discarded);
         }
@@ -322,7 +361,7 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
         }
         if self.free.is_empty() {
             // The device must see the frames that it is to be done with.
-            self.transmitq.publish();
+            self.transmitq.publish(&mut self.states);
             let half = self.transmitq.queue.size() / 2;
             if !self
                 .transmitq
@@ -353,8 +392,12 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             buffer.copy_from(0, &NetHeader::transmit(checksum).emit());
             buffer.copy_from(HEADER_BYTES, frame);
         }
-        self.transmitq
-            .lend(index, (HEADER_BYTES + frame.len()) as u32, false);
+        self.transmitq.lend(
+            index,
+            (HEADER_BYTES + frame.len()) as u32,
+            false,
+            &mut self.states,
+        );
         Ok(Sent::Taken)
     }
 
@@ -391,8 +434,8 @@ impl<F: DriverFormat, W: Window> Port for NetDriver<F, W> {
 
     fn flush(&mut self) -> Notifications {
         Notifications {
-            receiveq: self.receiveq.flush(),
-            transmitq: self.transmitq.flush(),
+            receiveq: self.receiveq.flush(&mut self.states),
+            transmitq: self.transmitq.flush(&mut self.states),
         }
     }
 }

@@ -9,7 +9,8 @@ use shmbus_ring::split::DeviceRing;
 use shmbus_ring::{
     Buffer, ChainHead, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, Positions, SetupError,
 };
-use shmbus_shm::{AddressError, AddressSpace, Notify, OffsetSpace, Window};
+use shmbus_shm::{AddressError, AddressSpace, Mapped, Notify, OffsetSpace, Window};
+use shmbus_table::TableError;
 use shmbus_virtio::{Features, net};
 
 use super::config::max_frame_bytes;
@@ -18,6 +19,7 @@ use super::port::{
     Checksum, ETHERNET_HEADER_BYTES, Notifications, Port, PortError, Received, Sent,
 };
 use super::queues::{DeviceRegions, QueueMemory, QueueName};
+use crate::ring_state::{RingState, RingStates};
 
 /// A queue with its private storage.
 pub type GuestQueue<F> = DeviceQueue<F, Vec<DeviceSlot>>;
@@ -63,6 +65,8 @@ pub struct GuestPort<F, S> {
     guest_csum: bool,
     csum: bool,
     fault: Option<GuestError>,
+    /// Where it tells observers how far it has come.
+    states: Option<RingStates<Mapped>>,
 }
 
 /// A queue and the address space of its buffers.
@@ -82,6 +86,23 @@ impl<F: DeviceFormat, S: AddressSpace> Queue<F, S> {
     fn unreachable(&mut self, chain: ChainHead, reason: AddressError) -> GuestError {
         let fault = self.queue.fail(chain, reason);
         self.fault(fault)
+    }
+
+    /// Shows the guest what was completed, and observers how far the host has come.
+    fn publish(&mut self, states: &mut Option<RingStates<Mapped>>) -> Notify {
+        let notify = self.queue.publish();
+        if let Some(states) = states {
+            states.publish(self.name.slot(), self.state());
+        }
+        notify
+    }
+
+    fn state(&self) -> RingState {
+        RingState {
+            kind: self.queue.kind(),
+            size: self.queue.size(),
+            positions: self.queue.positions(),
+        }
     }
 
     fn complete(&mut self, chain: ChainHead, written: usize) {
@@ -157,6 +178,7 @@ impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {
             guest_csum: features.contains(net::GUEST_CSUM),
             csum: features.contains(net::CSUM),
             fault: None,
+            states: None,
         }
     }
 
@@ -171,6 +193,21 @@ impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {
             self.receiveq.queue.positions(),
             self.transmitq.queue.positions(),
         ]
+    }
+
+    /// From now on publishes, with each batch, how far it has come: as a table of [`RingState`] in `table`, which only
+    /// the host writes, receiveq1 in slot 0 and transmitq1 in slot 1.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if the memory does not do for a table.
+    pub fn publish_positions(&mut self, table: Mapped) -> Result<(), TableError> {
+        let mut states = RingStates::create(table, QueueName::COUNT)?;
+        for queue in [&self.receiveq, &self.transmitq] {
+            states.publish(queue.name.slot(), queue.state());
+        }
+        self.states = Some(states);
+        Ok(())
     }
 
     /// Starts over, for a driver that reset the device.
@@ -279,7 +316,8 @@ impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {
 
     fn publish_received(&mut self) {
         self.unpublished = 0;
-        self.notify_receiveq = self.notify_receiveq.or(self.receiveq.queue.publish());
+        let notify = self.receiveq.publish(&mut self.states);
+        self.notify_receiveq = self.notify_receiveq.or(notify);
     }
 
     fn check(&self) -> Result<(), GuestError> {
@@ -321,7 +359,7 @@ impl<F: DeviceFormat, S: AddressSpace> Port for GuestPort<F, S> {
         self.publish_received();
         Notifications {
             receiveq: std::mem::replace(&mut self.notify_receiveq, Notify::No),
-            transmitq: self.transmitq.queue.publish(),
+            transmitq: self.transmitq.publish(&mut self.states),
         }
     }
 }

@@ -32,6 +32,16 @@ pub enum QueueName {
     Transmitq1,
 }
 
+impl QueueName {
+    /// How many there are.
+    pub(super) const COUNT: u32 = 2;
+
+    /// The queue's slot in tables that have one for each.
+    pub(super) const fn slot(self) -> u32 {
+        self as u32
+    }
+}
+
 impl core::fmt::Display for QueueName {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {

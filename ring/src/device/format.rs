@@ -1,7 +1,7 @@
 //! What a ring format does for the device side.
 
 /// A ring format's device side. The formats are the crate's own: [`split::DeviceRing`](crate::split::DeviceRing) and
-/// [`packed::DeviceRing`](crate::packed::DeviceRing).
+/// [`packed::DeviceRing`](crate::packed::DeviceRing) with their in-order forms, and [`any::DeviceRing`](crate::any::DeviceRing).
 pub trait DeviceFormat: sealed::DeviceFormat {}
 
 impl<F: sealed::DeviceFormat> DeviceFormat for F {}
@@ -13,29 +13,27 @@ pub(crate) mod sealed {
     use crate::device::{Completed, DeviceSlot, FoundChain};
     use crate::event::Recheck;
     use crate::fault::{DeviceFault, SetupError};
+    use crate::kind::RingKind;
     use crate::positions::Positions;
-    use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+    use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
     /// The queue keeps what is common to all formats: which chains are in flight, checks on what the caller
     /// completes, the latched fault. A format finds and walks chains, returns them, and publishes.
     pub trait DeviceFormat {
-        /// Which type of ring this is.
-        const KIND: RingKind;
-
-        /// Whether each used element or descriptor is shown by itself, for the sake of who recovers the ring.
-        const STEPWISE: bool = false;
-
-        /// Where both sides start after a reset.
-        const ORIGIN: u16;
-
         /// Where the ring lies.
         type Areas;
 
+        /// Which type of ring this is.
+        fn kind(&self) -> RingKind;
+
+        /// Whether each used element or descriptor is shown by itself, for the sake of who recovers the ring.
+        #[inline(always)]
+        fn is_stepwise(&self) -> bool {
+            false
+        }
+
         /// The queue's size.
         fn size(&self) -> u16;
-
-        /// Refuses a position that is none of this ring's.
-        fn check_position(&self, position: u16) -> Result<(), SetupError>;
 
         /// Formats the memory that the device writes, and the slots; both sides are at `position`.
         fn start(&mut self, slots: &mut [DeviceSlot], position: u16);

@@ -10,6 +10,7 @@ use crate::event::Recheck;
 use crate::fault::{
     ChainError, CompleteError, DeviceFault, SetupError, Uncompleted, check_storage,
 };
+use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, SavedDevice, StateError};
 
@@ -39,7 +40,8 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     ///
     /// [`SetupError::Storage`].
     pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
-        Self::starting_at(ring, slots, F::ORIGIN)
+        let origin = ring.kind().origin();
+        Self::starting_at(ring, slots, origin)
     }
 
     /// A queue whose two sides both start at `position` (as [`Positions`] counts), as after a migration with nothing
@@ -49,7 +51,10 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     ///
     /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
-        ring.check_position(position)?;
+        let size = ring.size();
+        if !ring.kind().has_position(position, size) {
+            return Err(SetupError::Position { position, size });
+        }
         check_storage(slots.as_mut().len(), ring.size())?;
         slots.as_mut().fill(DeviceSlot::new());
         ring.start(slots.as_mut(), position);
@@ -181,10 +186,11 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     #[inline]
     pub fn publish(&mut self) -> Notify {
         let slots = self.slots.as_mut();
-        let [mut from, mut to] = self.ring.settle(slots, F::STEPWISE);
+        let stepwise = self.ring.is_stepwise();
+        let [mut from, mut to] = self.ring.settle(slots, stepwise);
         let mut notify = self.ring.show();
-        while F::STEPWISE && from != to {
-            [from, to] = self.ring.settle(slots, F::STEPWISE);
+        while stepwise && from != to {
+            [from, to] = self.ring.settle(slots, stepwise);
             notify = notify.or(self.ring.show());
         }
         notify
@@ -211,6 +217,11 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         self.ring.enable_notifications()
     }
 
+    /// Which type of ring the queue is.
+    pub fn kind(&self) -> RingKind {
+        self.ring.kind()
+    }
+
     /// The queue's size, in entries.
     pub fn size(&self) -> u16 {
         self.ring.size()
@@ -233,7 +244,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     pub fn reset(&mut self) {
         let slots = self.slots.as_mut();
         slots.fill(DeviceSlot::new());
-        self.ring.start(slots, F::ORIGIN);
+        self.ring.start(slots, self.ring.kind().origin());
         self.fault = None;
         self.in_flight = 0;
         self.life = self.life.wrapping_add(1);
@@ -270,7 +281,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             used,
             ..
         } = self.ring.positions();
-        if F::KIND.in_order {
+        if self.ring.kind().in_order {
             available = used;
         } else {
             for (id, slot) in (0..self.ring.size()).zip(self.slots.as_mut()) {
@@ -284,7 +295,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             }
         }
         state.finish(SavedDevice {
-            kind: F::KIND,
+            kind: self.ring.kind(),
             size: self.ring.size(),
             available,
             used,
@@ -298,7 +309,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     ///
     /// [`StateError`], naming what the state has wrong, for this ring; [`SetupError::Storage`].
     pub fn restore(mut ring: F, mut slots: S, state: &DeviceState<'_>) -> Result<Self, StateError> {
-        state.check(F::KIND, ring.size())?;
+        state.check(ring.kind(), ring.size())?;
         let storage = slots.as_mut();
         check_storage(storage.len(), ring.size())?;
         storage.fill(DeviceSlot::new());
@@ -358,7 +369,8 @@ impl<F: DeviceFormat> DeviceQueue<F, Vec<DeviceSlot>> {
     /// A queue at its start, with its storage on the heap.
     pub fn with_heap(mut ring: F) -> Self {
         let mut slots = vec![DeviceSlot::new(); usize::from(ring.size())];
-        ring.start(&mut slots, F::ORIGIN);
+        let origin = ring.kind().origin();
+        ring.start(&mut slots, origin);
         Self {
             ring,
             slots,

@@ -1,7 +1,7 @@
 //! What a ring format does for the driver side.
 
 /// A ring format's driver side. The formats are the crate's own: [`split::DriverRing`](crate::split::DriverRing) and
-/// [`packed::DriverRing`](crate::packed::DriverRing).
+/// [`packed::DriverRing`](crate::packed::DriverRing) with their in-order forms, and [`any::DriverRing`](crate::any::DriverRing).
 pub trait DriverFormat: sealed::DriverFormat {}
 
 impl<F: sealed::DriverFormat> DriverFormat for F {}
@@ -13,26 +13,21 @@ pub(crate) mod sealed {
     use crate::driver::DriverSlot;
     use crate::event::Recheck;
     use crate::fault::{DriverFault, SetupError};
+    use crate::kind::RingKind;
     use crate::positions::Positions;
-    use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+    use crate::state::{DriverState, DriverStateWriter, StateError};
 
     /// The queue keeps what is common to all formats: what was lent, checks on what the caller asks for and on what
     /// the device answers, the latched fault. A format places chains, publishes them and finds what came back.
     pub trait DriverFormat {
-        /// Which type of ring this is.
-        const KIND: RingKind;
-
-        /// Where both sides start after a reset.
-        const ORIGIN: u16;
-
         /// Where the ring lies.
         type Areas;
 
+        /// Which type of ring this is.
+        fn kind(&self) -> RingKind;
+
         /// The queue's size.
         fn size(&self) -> u16;
-
-        /// Refuses a position that is none of this ring's.
-        fn check_position(&self, position: u16) -> Result<(), SetupError>;
 
         /// How many descriptors are free.
         fn free(&self) -> u16;
@@ -60,7 +55,7 @@ pub(crate) mod sealed {
 
         /// The row at `index` of an indirect table, with the flags that [`describe`](crate::descriptor::describe)
         /// gives its buffer.
-        fn indirect_row(index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
+        fn indirect_row(&self, index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
 
         /// Makes what was placed available.
         fn publish(&mut self) -> Notify;

@@ -9,6 +9,7 @@ use super::{DriverFormat, DriverSlot};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, MAX_CHAIN_BYTES, describe};
 use crate::event::Recheck;
 use crate::fault::{AddError, DriverFault, Rejected, SetupError, check_storage};
+use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, SavedDriver, StateError};
 
@@ -52,7 +53,8 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     ///
     /// [`SetupError::Storage`].
     pub fn new(ring: F, slots: S) -> Result<Self, SetupError> {
-        Self::starting_at(ring, slots, F::ORIGIN)
+        let origin = ring.kind().origin();
+        Self::starting_at(ring, slots, origin)
     }
 
     /// A queue whose two sides both start at `position` (as [`Positions`] counts), as after a migration with nothing
@@ -62,7 +64,10 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     ///
     /// [`SetupError::Storage`]; [`SetupError::Position`] if the ring has no such position.
     pub fn starting_at(mut ring: F, mut slots: S, position: u16) -> Result<Self, SetupError> {
-        ring.check_position(position)?;
+        let size = ring.size();
+        if !ring.kind().has_position(position, size) {
+            return Err(SetupError::Position { position, size });
+        }
         check_storage(slots.as_mut().len(), ring.size())?;
         slots.as_mut().fill_with(DriverSlot::new);
         ring.start(slots.as_mut(), position);
@@ -127,7 +132,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         for (index, (buffer, flags)) in (0_u16..).zip(describe(readable, writable)) {
             table.copy_from(
                 DESCRIPTOR_BYTES * usize::from(index),
-                &F::indirect_row(index, buffer, flags),
+                &self.ring.indirect_row(index, buffer, flags),
             );
         }
         let bytes = DESCRIPTOR_BYTES * (readable.len() + writable.len());
@@ -248,6 +253,11 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.ring.free()
     }
 
+    /// Which type of ring the queue is.
+    pub fn kind(&self) -> RingKind {
+        self.ring.kind()
+    }
+
     /// The queue's size, in entries.
     pub fn size(&self) -> u16 {
         self.ring.size()
@@ -272,7 +282,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
                 returned(cookie);
             }
         }
-        self.ring.start(slots, F::ORIGIN);
+        self.ring.start(slots, self.ring.kind().origin());
         self.published = self.placed;
         self.fault = None;
     }
@@ -319,7 +329,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
             available, used, ..
         } = self.ring.positions();
         state.finish(SavedDriver {
-            kind: F::KIND,
+            kind: self.ring.kind(),
             size: self.ring.size(),
             available,
             used,
@@ -349,7 +359,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         state: &DriverState<'_>,
         mut cookie: impl FnMut(u16) -> Option<T>,
     ) -> Result<Self, StateError> {
-        state.check(F::KIND, ring.size())?;
+        state.check(ring.kind(), ring.size())?;
         let storage = slots.as_mut();
         check_storage(storage.len(), ring.size())?;
         storage.fill_with(DriverSlot::new);
@@ -452,7 +462,8 @@ impl<F: DriverFormat, T> DriverQueue<F, T, Vec<DriverSlot<T>>> {
     /// A queue at its start, with its storage on the heap.
     pub fn with_heap(mut ring: F) -> Self {
         let mut slots: Vec<_> = (0..ring.size()).map(|_| DriverSlot::new()).collect();
-        ring.start(&mut slots, F::ORIGIN);
+        let origin = ring.kind().origin();
+        ring.start(&mut slots, origin);
         Self {
             ring,
             slots,

@@ -8,7 +8,7 @@ use super::cursor::Cursor;
 use super::unpublished::Unpublished;
 use crate::descriptor::{UsedElement, WRITE};
 use crate::device::{Completed, Completion, DeviceSlot};
-use crate::state::RingKind;
+use crate::kind::RingKind;
 
 /// A device's bookkeeping of completed chains.
 pub trait DeviceOrder: sealed::DeviceOrder {}

@@ -19,8 +19,9 @@ use crate::device::{
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
 /// The device side of a packed ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
@@ -225,18 +226,16 @@ pub(super) fn walk_table(
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
-    const KIND: RingKind = O::KIND;
-    const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
-
     type Areas = Areas<W>;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        O::KIND
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
-    }
-
-    fn check_position(&self, position: u16) -> Result<(), SetupError> {
-        super::check_position(position, self.size)
     }
 
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {

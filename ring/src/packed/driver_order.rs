@@ -8,7 +8,8 @@ use super::cursor::Cursor;
 use crate::descriptor::UsedElement;
 use crate::driver::DriverSlot;
 use crate::fault::DriverFault;
-use crate::state::{DriverState, RingKind, StateError};
+use crate::kind::RingKind;
+use crate::state::{DriverState, StateError};
 
 /// A driver's bookkeeping of buffer ids.
 pub trait DriverOrder: sealed::DriverOrder {}

@@ -16,8 +16,9 @@ use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+use crate::state::{DriverState, DriverStateWriter, StateError};
 
 /// The driver side of a packed ring whose chains come back in any order.
 pub type DriverRing<W> = DriverRingIn<W, AnyOrder>;
@@ -140,18 +141,16 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
 }
 
 impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
-    const KIND: RingKind = O::KIND;
-    const ORIGIN: u16 = Cursor::ORIGIN.to_bits();
-
     type Areas = Areas<W>;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        O::KIND
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
-    }
-
-    fn check_position(&self, position: u16) -> Result<(), SetupError> {
-        super::check_position(position, self.size)
     }
 
     #[inline(always)]
@@ -208,7 +207,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     }
 
     /// Rows follow one another, and WRITE is the only flag that means something (section 2.8.7).
-    fn indirect_row(_: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
+    fn indirect_row(&self, _: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
         State::to_row(buffer, flags & WRITE)
     }
 

@@ -44,11 +44,17 @@ const IN_ORDER: RingType = RingType {
     private: PRIVATE,
 };
 
-fn check_position(position: u16, size: u16) -> Result<(), SetupError> {
-    match cursor::Cursor::from_bits(position, size) {
-        Some(_) => Ok(()),
-        None => Err(SetupError::Position { position, size }),
-    }
+/// Where both sides start.
+pub(crate) const ORIGIN: u16 = cursor::Cursor::ORIGIN.to_bits();
+
+/// How many descriptors `to` lies behind `from`, if the ring has both positions.
+pub(crate) fn entries_between(from: u16, to: u16, size: u16) -> Option<u16> {
+    let (from, to) = (
+        cursor::Cursor::from_bits(from, size)?,
+        cursor::Cursor::from_bits(to, size)?,
+    );
+    // Below twice the largest size.
+    u16::try_from(from.distance_to(to, size)).ok()
 }
 
 /// A queue's size and its memory's kind never change.

@@ -6,8 +6,9 @@ use shmbus_shm::{RingFormat, Window};
 
 use super::areas::Areas;
 use super::cursor::Cursor;
+use crate::kind::RingKind;
 use crate::record::{Record, recover_chains};
-use crate::state::{DeviceState, RingKind, StateError};
+use crate::state::{DeviceState, StateError};
 
 /// The state of the device side of a packed ring whose device died, from its areas and its record: written to `to`, which
 /// is at most [`DeviceState::max_bytes`] long. Nothing is written elsewhere, so read-only mappings do.

@@ -8,7 +8,8 @@ use shmbus_shm::{Array, Field, RingFormat, Window, WindowError};
 use crate::descriptor::DESCRIPTOR_BYTES;
 use crate::device::DeviceFormat;
 use crate::fault::SetupError;
-use crate::state::{RingKind, StateError, copies_descriptors};
+use crate::kind::RingKind;
+use crate::state::{StateError, copies_descriptors};
 
 /// The version of the layout; others are refused.
 pub const RECORD_VERSION: u16 = 1;
@@ -34,7 +35,7 @@ impl RecordLayout {
     /// The record of a ring like `ring`.
     pub fn of<F: DeviceFormat>(ring: &F) -> Self {
         Self {
-            kind: F::KIND,
+            kind: ring.kind(),
             size: ring.size(),
         }
     }

@@ -12,10 +12,9 @@ use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
 use crate::device::{Completed, DeviceFormat, DeviceSlot, FoundChain, sealed};
 use crate::event::Recheck;
 use crate::fault::{DeviceFault, SetupError, check_storage};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{
-    DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError, copies_descriptors,
-};
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError, copies_descriptors};
 
 /// A device ring that writes what it has in flight to a [`Record`]; a [`DeviceQueue`](crate::DeviceQueue) works over it as
 /// over `F` itself.
@@ -79,7 +78,7 @@ impl<F: DeviceFormat, W: Window, S: AsMut<[RecordSlot]>> Recorded<F, W, S> {
     ) {
         let slots = self.slots.as_mut();
         let mut first = 0;
-        if copies_descriptors(F::KIND) {
+        if copies_descriptors(self.ring.kind()) {
             first = self.pool.take(slots, id, entries);
             let mut at = first;
             for index in 0..entries {
@@ -125,21 +124,23 @@ where
     W: Window,
     S: AsMut<[RecordSlot]>,
 {
-    const KIND: RingKind = F::KIND;
+    type Areas = F::Areas;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        self.ring.kind()
+    }
+
     /// The used descriptors of a packed ring overwrite others, of which a ring in order has no copies: so those of a batch
     /// are not written before the first one is shown.
-    const STEPWISE: bool = F::KIND.in_order && matches!(F::KIND.format, RingFormat::Packed);
-    const ORIGIN: u16 = F::ORIGIN;
-
-    type Areas = F::Areas;
+    #[inline(always)]
+    fn is_stepwise(&self) -> bool {
+        self.kind() == RingKind::in_order(RingFormat::Packed)
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.ring.size()
-    }
-
-    fn check_position(&self, position: u16) -> Result<(), SetupError> {
-        self.ring.check_position(position)
     }
 
     fn start(&mut self, slots: &mut [DeviceSlot], position: u16) {
@@ -172,7 +173,7 @@ where
 
     #[inline(always)]
     fn advance(&mut self, found: &FoundChain) {
-        if !F::KIND.in_order {
+        if !self.kind().in_order {
             // The driver may have changed them since they were walked: that chain is then another one when it is handed
             // out again, and checked as such.
             let position = found.position;
@@ -185,7 +186,7 @@ where
 
     #[inline(always)]
     fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed) {
-        if !F::KIND.in_order {
+        if !self.kind().in_order {
             let id = chain.head;
             let own = self.slots.as_mut();
             let number = own.get(usize::from(id)).map_or(0, |slot| slot.number);
@@ -252,7 +253,7 @@ where
         chain: SavedChain<'_>,
         to: &mut DeviceStateWriter<'_>,
     ) -> Result<(), StateError> {
-        if !copies_descriptors(F::KIND) {
+        if !copies_descriptors(self.kind()) {
             return Ok(());
         }
         let mut at = self.pool.first(self.slots.as_mut(), chain.id);

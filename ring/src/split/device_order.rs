@@ -6,7 +6,7 @@ use shmbus_shm::{RingFormat, Window};
 use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::device::{Completed, Completion, DeviceSlot};
-use crate::state::RingKind;
+use crate::kind::RingKind;
 
 /// A device's bookkeeping of completed chains.
 pub trait DeviceOrder: sealed::DeviceOrder {}

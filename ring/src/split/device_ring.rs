@@ -14,8 +14,9 @@ use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain,
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedChain, StateError};
+use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 
 /// The device side of a split ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
@@ -190,18 +191,16 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
-    const KIND: RingKind = O::KIND;
-    const ORIGIN: u16 = 0;
-
     type Areas = Areas<W>;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        O::KIND
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
-    }
-
-    fn check_position(&self, _: u16) -> Result<(), SetupError> {
-        Ok(())
     }
 
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {

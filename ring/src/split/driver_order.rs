@@ -7,7 +7,8 @@ use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::driver::DriverSlot;
 use crate::fault::DriverFault;
-use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+use crate::kind::RingKind;
+use crate::state::{DriverState, DriverStateWriter, StateError};
 
 /// A driver's bookkeeping of descriptors.
 pub trait DriverOrder: sealed::DriverOrder {}

@@ -13,8 +13,9 @@ use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kind::RingKind;
 use crate::positions::Positions;
-use crate::state::{DriverState, DriverStateWriter, RingKind, StateError};
+use crate::state::{DriverState, DriverStateWriter, StateError};
 
 /// No descriptor has this index: the available entry's content is not known.
 const UNKNOWN: u16 = u16::MAX;
@@ -139,18 +140,16 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
 }
 
 impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
-    const KIND: RingKind = O::KIND;
-    const ORIGIN: u16 = 0;
-
     type Areas = Areas<W>;
+
+    #[inline(always)]
+    fn kind(&self) -> RingKind {
+        O::KIND
+    }
 
     #[inline(always)]
     fn size(&self) -> u16 {
         self.size
-    }
-
-    fn check_position(&self, _: u16) -> Result<(), SetupError> {
-        Ok(())
     }
 
     #[inline(always)]
@@ -198,7 +197,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.place_chain(slots, core::iter::once((table, INDIRECT)))
     }
 
-    fn indirect_row(index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
+    fn indirect_row(&self, index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
         Descriptor {
             buffer,
             flags,

@@ -5,8 +5,9 @@ use core::sync::atomic::Ordering::Acquire;
 use shmbus_shm::{RingFormat, Window};
 
 use super::areas::Areas;
+use crate::kind::RingKind;
 use crate::record::{Record, recover_chains};
-use crate::state::{DeviceState, DeviceStateWriter, RingKind, SavedDevice, StateError};
+use crate::state::{DeviceState, DeviceStateWriter, SavedDevice, StateError};
 
 /// The state of the device side of a split ring whose device died, from its areas and its record: written to `to`, which
 /// is at most [`DeviceState::max_bytes`] long. Nothing is written elsewhere, so read-only mappings do.

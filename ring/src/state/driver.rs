@@ -2,9 +2,10 @@
 
 use shmbus_shm::RingFormat;
 
+use super::StateError;
 use super::device::IdSet;
 use super::layout::{HEADER_BYTES, Header, number, room};
-use super::{RingKind, StateError};
+use crate::kind::RingKind;
 use crate::positions::Positions;
 
 const MAGIC: [u8; 4] = *b"SHDR";

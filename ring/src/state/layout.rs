@@ -2,7 +2,8 @@
 
 use shmbus_shm::RingFormat;
 
-use super::{RingKind, StateError};
+use super::StateError;
+use crate::kind::RingKind;
 
 /// The version of the layout; others are refused.
 pub const STATE_VERSION: u16 = 1;

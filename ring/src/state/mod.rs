@@ -14,36 +14,7 @@ pub use driver::{DriverState, LentChain, LentChains};
 pub(crate) use driver::{DriverStateWriter, SavedDriver};
 pub use layout::STATE_VERSION;
 
-use shmbus_shm::RingFormat;
-
 use crate::fault::SetupError;
-
-/// Which type of ring a state belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingKind {
-    /// The layout.
-    pub format: RingFormat,
-    /// Whether buffers are used in the order in which they were made available.
-    pub in_order: bool,
-}
-
-impl RingKind {
-    /// Chains come back in any order.
-    pub(crate) const fn plain(format: RingFormat) -> Self {
-        Self {
-            format,
-            in_order: false,
-        }
-    }
-
-    /// Chains come back in the order in which they were made available.
-    pub(crate) const fn in_order(format: RingFormat) -> Self {
-        Self {
-            format,
-            in_order: true,
-        }
-    }
-}
 
 /// Why a queue's state cannot be saved, or a queue not be restored from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

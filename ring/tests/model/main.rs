@@ -13,7 +13,7 @@ mod support;
 use proptest::prelude::*;
 use rules::Rules;
 use run::Run;
-use shmbus_ring::{packed, split};
+use shmbus_ring::{any, packed, split};
 use shmbus_virtio::Features;
 use steps::{Step, features, steps};
 use support::heap_ring::Memory;
@@ -51,6 +51,25 @@ fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
         let device = || packed::DeviceRing::new(areas(), features).unwrap();
         Run::new(&driver, &device, rules, position, features).run(steps);
     }
+}
+
+/// By rings whose type is known at run time only.
+fn run_any(packed: bool, position: u16, features: Features, steps: &[Step]) {
+    const SIZE: u16 = 16;
+    let (areas, mut rules, features) = if packed {
+        let areas = packed_ring::Memory::new(SIZE).areas();
+        let features = features | Features::VERSION_1 | Features::RING_PACKED;
+        (any::Areas::Packed(areas), Rules::packed(SIZE), features)
+    } else {
+        let areas = Memory::new(SIZE).areas();
+        (any::Areas::Split(areas), Rules::SPLIT, features)
+    };
+    if features.contains(Features::IN_ORDER) {
+        rules = rules.in_order();
+    }
+    let driver = || any::DriverRing::new(areas.clone(), features).unwrap();
+    let device = || any::DeviceRing::new(areas.clone(), features).unwrap();
+    Run::new(&driver, &device, rules, position, features).run(steps);
 }
 
 fn any_position() -> impl Strategy<Value = u16> {
@@ -112,5 +131,17 @@ proptest! {
         steps in steps(),
     ) {
         run_packed(size, position, features | IN_ORDER, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_ring_of_any_type_do_what_the_model_does(
+        packed: bool,
+        in_order: bool,
+        position in 0_u16..16,
+        features in features(),
+        steps in steps(),
+    ) {
+        let order = if in_order { IN_ORDER } else { Features::empty() };
+        run_any(packed, position, features | order, &steps);
     }
 }

@@ -12,6 +12,15 @@ pub enum RingFormat {
     Tagged = 2,
 }
 
+impl RingFormat {
+    /// The format with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [RingFormat::Split, RingFormat::Packed, RingFormat::Tagged]
+            .into_iter()
+            .find(|format| *format as u8 == number)
+    }
+}
+
 /// The most entries that a ring can have (virtio 1.4, 2.7 and 2.8).
 const MAX_RING_SIZE: u64 = 1 << 15;
 /// The most slots that a table can have.
@@ -113,12 +122,10 @@ impl RegionKind {
     }
 
     fn ring(size: u64, format: u64) -> Result<Self, InvalidKind> {
-        let format = match format {
-            0 => RingFormat::Split,
-            1 => RingFormat::Packed,
-            2 => RingFormat::Tagged,
-            format => return Err(InvalidKind::RingFormat(format)),
-        };
+        let format = u8::try_from(format)
+            .ok()
+            .and_then(RingFormat::from_number)
+            .ok_or(InvalidKind::RingFormat(format))?;
         let fits = match format {
             RingFormat::Split => size.is_power_of_two(),
             RingFormat::Packed | RingFormat::Tagged => size != 0,

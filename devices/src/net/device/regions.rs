@@ -9,7 +9,7 @@ use super::{PRIORITY, role};
 use crate::device::{ActivateError, NoRegion, RegionRequest, Regions};
 use crate::net::config::NetConfig;
 use crate::net::driver::NetDriver;
-use crate::net::queues::{DeviceRegions, QueueMemory, QueueRegions};
+use crate::net::queues::{DeviceRegions, QueueMemory, QueueName, QueueRegions};
 use crate::ring_state::RingState;
 
 /// What a device with queues of this geometry asks for.
@@ -34,8 +34,17 @@ pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
         bytes: memory.buffers_bytes(),
         signal: None,
     };
-    let slot_bytes = 8 * RingState::WORDS as u32;
-    let positions = layout_of::<RingState>(2).map_or(0, |layout| layout.bytes());
+    let slots = QueueName::COUNT;
+    let positions = |role, section| RegionRequest {
+        role,
+        kind: RegionKind::Table {
+            slots,
+            slot_bytes: 8 * RingState::WORDS as u32,
+        },
+        section,
+        bytes: layout_of::<RingState>(slots).map_or(0, |layout| layout.bytes()),
+        signal: None,
+    };
     vec![
         area(role::RECEIVEQ1_DRIVER, Section::Guest, ring.driver_bytes()),
         area(role::RECEIVEQ1_DEVICE, Section::Host, ring.device_bytes()),
@@ -43,16 +52,8 @@ pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
         area(role::TRANSMITQ1_DRIVER, Section::Guest, ring.driver_bytes()),
         area(role::TRANSMITQ1_DEVICE, Section::Host, ring.device_bytes()),
         buffers(role::TRANSMITQ1_BUFFERS),
-        RegionRequest {
-            role: role::POSITIONS,
-            kind: RegionKind::Table {
-                slots: 2,
-                slot_bytes,
-            },
-            section: Section::Host,
-            bytes: positions,
-            signal: None,
-        },
+        positions(role::DEVICE_POSITIONS, Section::Host),
+        positions(role::DRIVER_POSITIONS, Section::Guest),
     ]
 }
 
@@ -91,6 +92,7 @@ pub fn attach(
 ) -> Result<(NetDriver<DriverRing<Mapped>, Mapped>, QueueMemory), ActivateError> {
     let size = regions.ring_size(role::RECEIVEQ1_DRIVER)?;
     let memory = QueueMemory::new(size, config.mtu)?;
-    let driver = NetDriver::over_split_rings(&queues(regions)?, memory, features)?;
+    let mut driver = NetDriver::over_split_rings(&queues(regions)?, memory, features)?;
+    driver.publish_positions(regions.get(role::DRIVER_POSITIONS)?.clone())?;
     Ok((driver, memory))
 }

@@ -1,10 +1,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use shmbus_shm::heap;
+use shmbus_ring::{Lag, RingKind};
+use shmbus_shm::{Mapped, RingFormat, heap};
 use shmbus_table::TypedReader;
 
 use super::*;
+use crate::RingState;
 use crate::clock::monotonic_ns;
 use crate::net::config::DEFAULT_MTU;
 use crate::net::driver::NetDriver;
@@ -61,9 +63,9 @@ impl Joined {
         matches!(received, Received::Frame { .. })
     }
 
-    /// What an observer reads: receiveq1 and transmitq1.
-    fn positions(&self) -> [RingState; 2] {
-        let window = self.regions.get(role::POSITIONS).unwrap().clone();
+    /// What an observer reads of one side: receiveq1 and transmitq1.
+    fn positions(&self, role: u16) -> [RingState; 2] {
+        let window = self.regions.get(role).unwrap().clone();
         let storage = || vec![0; 2];
         let mut table =
             TypedReader::<RingState, _, _>::attach(window, storage(), storage()).unwrap();
@@ -82,7 +84,8 @@ fn the_positions_of_every_queue_that_moved_are_published() {
     let progress = device.signalled(SessionId(0), role::TRANSMITQ1_DRIVER, &mut outbox);
     assert_eq!(progress, Progress::Idle);
     for (session, guest) in guests.iter().enumerate() {
-        let used = guest.positions().map(|state| state.positions.used);
+        let states = guest.positions(role::DEVICE_POSITIONS);
+        let used = states.map(|state| state.positions.used);
         assert_eq!(
             used,
             if session == 0 { [0, 1] } else { [1, 0] },
@@ -93,8 +96,55 @@ fn the_positions_of_every_queue_that_moved_are_published() {
     guests[0].send_to_all();
     guests[0].send_to_all();
     let _ = device.signalled(SessionId(0), role::TRANSMITQ1_DRIVER, &mut outbox);
-    assert_eq!(guests[19].positions()[0].positions.used, 3);
+    let states = guests[19].positions(role::DEVICE_POSITIONS);
+    assert_eq!(states[0].positions.used, 3);
     assert!(guests[19].receives());
+}
+
+/// An observer with both tables sees how far each side is behind the other, at every step.
+#[test]
+fn both_sides_publish_and_the_lag_is_what_lies_between() {
+    let mut device = NetDevice::new(DEFAULT_MTU).unwrap();
+    let mut guests = [join(&mut device, 1), join(&mut device, 2)];
+    let mut outbox = Outbox::default();
+    let lag = |guest: &Joined, queue: usize| {
+        let driver = guest.positions(role::DRIVER_POSITIONS)[queue];
+        let device = guest.positions(role::DEVICE_POSITIONS)[queue];
+        assert_eq!(
+            (driver.kind, driver.size),
+            (RingKind::plain(RingFormat::Split), QUEUE_SIZE)
+        );
+        let Lag { available, used } = RingState::lag(&driver, &device).unwrap();
+        (available.unwrap(), used.unwrap())
+    };
+    // The receive buffers are shown batch by batch while they are lent.
+    assert_eq!(lag(&guests[1], 0), (QUEUE_SIZE, 0));
+    assert_eq!(lag(&guests[0], 1), (0, 0));
+
+    for _ in 0..3 {
+        guests[0].send_to_all();
+    }
+    assert_eq!(lag(&guests[0], 1), (3, 0), "sent, and not seen yet");
+    let _ = device.signalled(SessionId(1), role::TRANSMITQ1_DRIVER, &mut outbox);
+    assert_eq!(
+        lag(&guests[0], 1),
+        (0, 3),
+        "the driver takes back when it must"
+    );
+    assert_eq!(lag(&guests[1], 0), (QUEUE_SIZE - 3, 3));
+    while guests[1].receives() {}
+    let _ = guests[1].driver.flush();
+    assert_eq!(lag(&guests[1], 0), (QUEUE_SIZE, 0));
+
+    // In the middle of a turn too: whoever looks at a busy ring finds neither side ahead of what the other published.
+    let mut sent = 0;
+    while guests[0].driver.can_send() && sent < 40 {
+        let mut frame = FRAME;
+        frame[6..12].copy_from_slice(&guests[0].mac.0);
+        let _ = guests[0].driver.send(&frame, Checksum::InFrame).unwrap();
+        sent += 1;
+    }
+    assert_eq!(lag(&guests[0], 1), (32, 3), "two batches of 16");
 }
 
 /// A file in memory.
