@@ -46,12 +46,7 @@ impl Partner {
     pub fn spawn(
         mut work: impl FnMut(u64) + Send + 'static,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let allowed = allowed_processors()?;
-        let &[first, second, ..] = allowed else {
-            return Err(Box::new(TooFewProcessors {
-                allowed: allowed.len(),
-            }));
-        };
+        let [first, second] = two_processors()?;
         pin(first)?;
         let (orders, incoming) = mpsc::channel();
         let (outgoing, finished) = mpsc::channel();
@@ -96,6 +91,20 @@ impl Partner {
         let took = start.elapsed();
         assert!(self.finished.recv().is_ok(), "the partner is gone");
         took
+    }
+}
+
+/// The processors that a measuring thread and its partner are kept on.
+///
+/// # Errors
+///
+/// [`TooFewProcessors`], or what the system call says.
+pub fn two_processors() -> Result<[usize; 2], Box<dyn std::error::Error>> {
+    match *allowed_processors()? {
+        [first, second, ..] => Ok([first, second]),
+        ref allowed => Err(Box::new(TooFewProcessors {
+            allowed: allowed.len(),
+        })),
     }
 }
 
