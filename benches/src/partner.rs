@@ -55,7 +55,8 @@ impl Partner {
         let thread = thread::Builder::new()
             .name("partner".to_owned())
             .spawn(move || {
-                if pin(second).is_err() {
+                // It starts where the calling thread is, which must not wait for it there without sleeping.
+                if pin(second).is_err() || outgoing.send(()).is_err() {
                     return;
                 }
                 for operations in incoming {
@@ -66,6 +67,7 @@ impl Partner {
                     }
                 }
             })?;
+        finished.recv()?;
         Ok(Self {
             orders,
             ready,
