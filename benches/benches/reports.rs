@@ -1,13 +1,17 @@
-//! Each contender by itself, under criterion: for following a figure over time. For comparing with a peer, `ratios`.
+//! Each contender by itself, under criterion: for following a figure over time. For comparing with a peer, `ratios` and
+//! `rings`.
 
-mod contenders;
+#[path = "contenders/rings/mod.rs"]
+mod rings;
+#[path = "contenders/tables.rs"]
+mod tables;
 
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn all(criterion: &mut Criterion) {
-    for comparison in contenders::ALL {
+    for comparison in rings::all().into_iter().chain(tables::all()) {
         let contenders = match (comparison.set_up)() {
             Ok(contenders) => contenders,
             Err(error) => {
@@ -15,7 +19,7 @@ fn all(criterion: &mut Criterion) {
                 continue;
             }
         };
-        let mut group = criterion.benchmark_group(comparison.name);
+        let mut group = criterion.benchmark_group(&comparison.name);
         for mut contender in contenders {
             group.bench_function(contender.name, |bencher| {
                 bencher.iter_custom(&mut contender.run);

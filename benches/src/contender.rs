@@ -1,6 +1,8 @@
 //! What is compared, and the order in which it runs.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Why a comparison cannot be set up on this machine.
@@ -12,6 +14,8 @@ pub struct Contender {
     pub name: &'static str,
     /// Does that many operations and says how long they took.
     pub run: Box<dyn FnMut(u64) -> Duration>,
+    /// How often its sides have notified each other so far.
+    pub notifications: Arc<AtomicU64>,
 }
 
 impl Contender {
@@ -20,6 +24,7 @@ impl Contender {
         Self {
             name,
             run: Box::new(run),
+            notifications: Arc::default(),
         }
     }
 
@@ -41,11 +46,26 @@ impl Contender {
 /// Contenders for the same work: ours first, then its peers.
 pub struct Comparison {
     /// Such as `split/device`.
-    pub name: &'static str,
+    pub name: String,
     /// What one operation is, and where the contenders differ.
     pub about: &'static str,
     /// Sets the contenders up; the calling thread is the one that runs them.
-    pub set_up: fn() -> Result<Vec<Contender>, SetUpError>,
+    pub set_up: Box<dyn Fn() -> Result<Vec<Contender>, SetUpError>>,
+}
+
+impl Comparison {
+    /// A comparison by its name.
+    pub fn new(
+        name: impl Into<String>,
+        about: &'static str,
+        set_up: impl Fn() -> Result<Vec<Contender>, SetUpError> + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            about,
+            set_up: Box::new(set_up),
+        }
+    }
 }
 
 /// Long enough for the clock and for waking a partner, short enough that a machine's drift hits all contenders alike.

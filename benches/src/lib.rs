@@ -5,7 +5,8 @@
 //! the other, and the result is the median of the ratios within each repetition, with bounds that a bootstrap over
 //! processes and repetitions gives ([`ratio`]).
 //!
-//! The contenders themselves, with what exactly is compared, are in `benches/contenders`.
+//! The contenders themselves, with what exactly is compared, are in `benches/contenders`; `docs/benchmarks.md` says how
+//! to read what comes out.
 //!
 //! ```
 //! let runs = [vec![(10.0, 20.0), (11.0, 20.0)], vec![(30.0, 60.0)]];
@@ -15,9 +16,15 @@
 #![forbid(unsafe_code)]
 
 mod contender;
+mod line;
 mod partner;
+mod processes;
 mod statistics;
 
 pub use contender::{Comparison, Contender, SetUpError, interleave};
-pub use partner::{Partner, TooFewProcessors, pin_to_first_processor};
+pub use line::{Line, Notifications};
+pub use partner::{Partner, TooFewProcessors, pin_to_first_processor, two_processors};
+pub use processes::{
+    ProcessError, Run, Single, compare_here, compare_in_process, run_here, run_in_process,
+};
 pub use statistics::{Pair, Ratio, median, ratio};

@@ -46,12 +46,7 @@ impl Partner {
     pub fn spawn(
         mut work: impl FnMut(u64) + Send + 'static,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let allowed = allowed_processors()?;
-        let &[first, second, ..] = allowed else {
-            return Err(Box::new(TooFewProcessors {
-                allowed: allowed.len(),
-            }));
-        };
+        let [first, second] = two_processors()?;
         pin(first)?;
         let (orders, incoming) = mpsc::channel();
         let (outgoing, finished) = mpsc::channel();
@@ -60,7 +55,8 @@ impl Partner {
         let thread = thread::Builder::new()
             .name("partner".to_owned())
             .spawn(move || {
-                if pin(second).is_err() {
+                // It starts where the calling thread is, which must not wait for it there without sleeping.
+                if pin(second).is_err() || outgoing.send(()).is_err() {
                     return;
                 }
                 for operations in incoming {
@@ -71,6 +67,7 @@ impl Partner {
                     }
                 }
             })?;
+        finished.recv()?;
         Ok(Self {
             orders,
             ready,
@@ -96,6 +93,20 @@ impl Partner {
         let took = start.elapsed();
         assert!(self.finished.recv().is_ok(), "the partner is gone");
         took
+    }
+}
+
+/// The processors that a measuring thread and its partner are kept on.
+///
+/// # Errors
+///
+/// [`TooFewProcessors`], or what the system call says.
+pub fn two_processors() -> Result<[usize; 2], Box<dyn std::error::Error>> {
+    match *allowed_processors()? {
+        [first, second, ..] => Ok([first, second]),
+        ref allowed => Err(Box::new(TooFewProcessors {
+            allowed: allowed.len(),
+        })),
     }
 }
 

@@ -15,9 +15,40 @@ use std::time::Instant;
 
 use iceoryx2::prelude::{NodeBuilder, ServiceName, ipc};
 use seqlock::SeqLock;
-use shmbus_benches::{Contender, Partner, SetUpError};
+use shmbus_benches::{Comparison, Contender, Partner, SetUpError};
 use shmbus_shm::{Access, SharedMemory, Writers};
 use shmbus_table::{Epoch, TableLayout, TableReader, TableWriter};
+
+/// All that there is.
+pub(crate) fn all() -> Vec<Comparison> {
+    vec![
+        Comparison::new(
+            "table/write-64",
+            "one thread writes a value of 64 bytes; ours also marks its generation tree",
+            writes,
+        ),
+        Comparison::new(
+            "table/read-64",
+            "one thread reads a value of 64 bytes that nobody is writing",
+            reads,
+        ),
+        Comparison::new(
+            "table/one-way-8",
+            "a value of 8 bytes from core to core, by half a round trip",
+            one_way::<1>,
+        ),
+        Comparison::new(
+            "table/one-way-64",
+            "a value of 64 bytes from core to core, by half a round trip",
+            one_way::<8>,
+        ),
+        Comparison::new(
+            "table/one-way-4096",
+            "a value of 4096 bytes from core to core, by half a round trip",
+            one_way::<512>,
+        ),
+    ]
+}
 
 /// Writes a value that begins with the word it gets.
 trait Write: FnMut(u64) + Send + 'static {}
@@ -95,7 +126,7 @@ const SEQLOCK: &str = "seqlock";
 const ICEORYX2: &str = "iceoryx2";
 
 /// One thread writes 64 bytes.
-pub(super) fn writes() -> Result<Vec<Contender>, SetUpError> {
+fn writes() -> Result<Vec<Contender>, SetUpError> {
     shmbus_benches::pin_to_first_processor()?;
     // The readers stay alive: a channel that nobody reads might be cheaper to write.
     fn writing(name: &'static str, (mut write, read): (impl Write, impl Read)) -> Contender {
@@ -116,7 +147,7 @@ pub(super) fn writes() -> Result<Vec<Contender>, SetUpError> {
 }
 
 /// One thread reads 64 bytes.
-pub(super) fn reads() -> Result<Vec<Contender>, SetUpError> {
+fn reads() -> Result<Vec<Contender>, SetUpError> {
     shmbus_benches::pin_to_first_processor()?;
     fn reading(name: &'static str, (mut write, mut read): (impl Write, impl Read)) -> Contender {
         write(1);
@@ -137,7 +168,7 @@ pub(super) fn reads() -> Result<Vec<Contender>, SetUpError> {
 }
 
 /// From core to core and back: an operation is one way.
-pub(super) fn one_way<const N: usize>() -> Result<Vec<Contender>, SetUpError> {
+fn one_way<const N: usize>() -> Result<Vec<Contender>, SetUpError> {
     fn bouncing<W: Write, R: Read>(
         name: &'static str,
         [there, back]: [(W, R); 2],

@@ -1,0 +1,148 @@
+//! How a side publishes an element, and how it waits for the next.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::event::{EventfdFlags, eventfd};
+use shmbus_benches::SetUpError;
+use shmbus_ring::{DeviceFormat, DriverFormat};
+use shmbus_shm::Notify;
+
+use super::super::HONEST;
+use super::{Device, Driver, Rung};
+
+/// Between the two sides.
+pub(super) trait Bell {
+    /// Makes what was placed available.
+    fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>);
+
+    /// Comes back when a chain is used.
+    fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>);
+
+    /// Shows what was completed.
+    fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>);
+
+    /// Comes back when a chain is available.
+    fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>);
+}
+
+/// Both sides look all the time, and none is notified.
+#[derive(Clone, Copy)]
+pub(super) struct Polling;
+
+impl Bell for Polling {
+    #[inline(always)]
+    fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        let _ = driver.publish();
+    }
+
+    #[inline(always)]
+    fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        while driver.poll().expect(HONEST) == 0 {}
+    }
+
+    #[inline(always)]
+    fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        let _ = device.publish();
+    }
+
+    #[inline(always)]
+    fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        while device.poll().expect(HONEST) == 0 {}
+    }
+}
+
+/// The same, but each decides whether to notify, and does not.
+#[derive(Clone, Copy)]
+pub(super) struct Deciding;
+
+impl Bell for Deciding {
+    #[inline(always)]
+    fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        let _ = std::hint::black_box(driver.publish());
+    }
+
+    #[inline(always)]
+    fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        Polling.await_used(driver);
+    }
+
+    #[inline(always)]
+    fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        let _ = std::hint::black_box(device.publish());
+    }
+
+    #[inline(always)]
+    fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        Polling.await_available(device);
+    }
+}
+
+/// Both sides sleep when there is nothing to do, and are notified then.
+#[derive(Clone)]
+pub(super) struct Sleeping {
+    /// From the driver to the device.
+    kick: Arc<OwnedFd>,
+    /// From the device to the driver.
+    call: Arc<OwnedFd>,
+    rung: Rung,
+}
+
+impl Sleeping {
+    pub(super) fn new() -> Result<Self, SetUpError> {
+        let new = || eventfd(0, EventfdFlags::CLOEXEC).map(Arc::new);
+        Ok(Self {
+            kick: new()?,
+            call: new()?,
+            rung: Rung::default(),
+        })
+    }
+
+    /// Counts both sides' notifications.
+    pub(super) fn rung(&self) -> Rung {
+        self.rung.clone()
+    }
+
+    #[inline(always)]
+    fn ring(&self, bell: &OwnedFd, notify: Notify) {
+        if notify.is_needed() {
+            rustix::io::write(bell, &1_u64.to_ne_bytes()).expect("an eventfd takes a one");
+            self.rung.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn wait(bell: &OwnedFd) {
+        rustix::io::read(bell, &mut [0; 8]).expect("an eventfd is read by eight bytes");
+    }
+}
+
+impl Bell for Sleeping {
+    #[inline(always)]
+    fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        self.ring(&self.kick, driver.publish());
+    }
+
+    #[inline(always)]
+    fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        while driver.poll().expect(HONEST) == 0 {
+            if driver.enable_notifications().is_empty() {
+                Self::wait(&self.call);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        self.ring(&self.call, device.publish());
+    }
+
+    #[inline(always)]
+    fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        while device.poll().expect(HONEST) == 0 {
+            if device.enable_notifications().is_empty() {
+                Self::wait(&self.kick);
+            }
+        }
+    }
+}
