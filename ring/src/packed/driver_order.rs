@@ -6,7 +6,7 @@ use shmbus_shm::{RingFormat, Window};
 use super::areas::{Descriptors, State};
 use super::cursor::Cursor;
 use crate::descriptor::UsedElement;
-use crate::driver::DriverSlot;
+use crate::driver::{Batch, DriverSlot};
 use crate::fault::DriverFault;
 use crate::kind::RingKind;
 use crate::state::{DriverState, StateError};
@@ -136,47 +136,7 @@ pub struct InOrder {
     placed: u16,
     /// How many chains are published and not taken back.
     published: u16,
-    /// How many chains of the batch that was found last are not taken back; all of them are used.
-    rest: u16,
-    /// What its descriptor says of the last of them.
-    last_len: u32,
-}
-
-impl InOrder {
-    /// Finds out how many chains the used descriptor at `used` ends. Its id, the device's word, must be that of a chain
-    /// that is lent and published.
-    fn begin_batch<T>(
-        &mut self,
-        slots: &[DriverSlot<T>],
-        element: UsedElement,
-        used: Cursor,
-    ) -> Result<(), DriverFault> {
-        let position = used.to_bits();
-        let id = element.id;
-        let number_of = |id: usize| {
-            let slot = slots.get(id)?;
-            slot.cookie.is_some().then_some(slot.number)
-        };
-        let (Some(oldest), Some(last)) = (
-            number_of(usize::from(used.offset())),
-            number_of(id as usize),
-        ) else {
-            return Err(DriverFault::NotLent { position, id });
-        };
-        // Chains are numbered as they are placed: the oldest that is lent has the lowest number.
-        let chains = last - oldest + 1;
-        if chains > u64::from(self.published) {
-            return Err(DriverFault::BatchEnd {
-                position,
-                id,
-                found: chains,
-                expected: self.published,
-            });
-        }
-        self.rest = chains as u16;
-        self.last_len = element.len;
-        Ok(())
-    }
+    batch: Batch,
 }
 
 impl sealed::DriverOrder for InOrder {
@@ -203,7 +163,7 @@ impl sealed::DriverOrder for InOrder {
 
     #[inline(always)]
     fn known(&self) -> u16 {
-        self.rest
+        self.batch.rest()
     }
 
     #[inline(always)]
@@ -213,30 +173,22 @@ impl sealed::DriverOrder for InOrder {
         descriptors: &Descriptors<W>,
         used: Cursor,
     ) -> Result<Option<UsedElement>, DriverFault> {
-        if self.rest == 0 {
+        let oldest = used.offset();
+        if self.batch.rest() == 0 {
             // Read once for the whole batch.
             let Some(state) = descriptors.load_used(used) else {
                 return Ok(None);
             };
-            self.begin_batch(slots, state.used_element(), used)?;
+            let element = state.used_element();
+            self.batch = Batch::begin(slots, oldest, element, used.to_bits(), self.published)?;
         }
-        let id = used.offset();
-        Ok(Some(UsedElement {
-            id: u32::from(id),
-            // Chains that a batch skips were used completely, whatever its one descriptor says of writing: its length
-            // and its flag WRITE are the last chain's.
-            len: if self.rest == 1 {
-                self.last_len
-            } else {
-                slots[usize::from(id)].writable
-            },
-        }))
+        Ok(Some(self.batch.element(slots, oldest)))
     }
 
     #[inline(always)]
     fn release<T>(&mut self, _: &mut [DriverSlot<T>], _: u16) {
         self.published -= 1;
-        self.rest -= 1;
+        self.batch.take();
     }
 
     fn resume<T>(

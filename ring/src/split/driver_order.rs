@@ -5,7 +5,7 @@ use shmbus_shm::{RingFormat, Window};
 
 use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
-use crate::driver::DriverSlot;
+use crate::driver::{Batch, DriverSlot};
 use crate::fault::DriverFault;
 use crate::kind::RingKind;
 use crate::state::{DriverState, DriverStateWriter, StateError};
@@ -212,46 +212,7 @@ pub struct InOrder {
     /// The first descriptor of the oldest chain that is lent.
     oldest: u16,
     free: u16,
-    /// How many chains of the batch that was found last are not taken back; all of them are used.
-    rest: u16,
-    /// What its element says of the last of them.
-    last_len: u32,
-}
-
-impl InOrder {
-    /// Finds out how many chains the used element at `found.position` ends. Its id, the device's word, must be that of a
-    /// chain that is lent and no further on than the used index says.
-    fn begin_batch<T>(
-        &mut self,
-        slots: &[DriverSlot<T>],
-        element: UsedElement,
-        found: Found,
-    ) -> Result<(), DriverFault> {
-        let position = found.position;
-        let id = element.id;
-        let number_of = |id: usize| {
-            let slot = slots.get(id)?;
-            slot.cookie.is_some().then_some(slot.number)
-        };
-        let (Some(oldest), Some(last)) =
-            (number_of(usize::from(self.oldest)), number_of(id as usize))
-        else {
-            return Err(DriverFault::NotLent { position, id });
-        };
-        // Chains are numbered as they are placed: the oldest that is lent has the lowest number.
-        let chains = last - oldest + 1;
-        if chains > u64::from(found.count) {
-            return Err(DriverFault::BatchEnd {
-                position,
-                id,
-                found: chains,
-                expected: found.count,
-            });
-        }
-        self.rest = chains as u16;
-        self.last_len = element.len;
-        Ok(())
-    }
+    batch: Batch,
 }
 
 impl sealed::DriverOrder for InOrder {
@@ -287,7 +248,7 @@ impl sealed::DriverOrder for InOrder {
     }
 
     fn known(&self) -> u16 {
-        self.rest
+        self.batch.rest()
     }
 
     #[inline(always)]
@@ -297,19 +258,12 @@ impl sealed::DriverOrder for InOrder {
         used: &UsedElements<W>,
         found: Found,
     ) -> Result<UsedElement, DriverFault> {
-        if self.rest == 0 {
-            // Read once for the whole batch.
-            self.begin_batch(slots, used.load(found.position), found)?;
+        if self.batch.rest() == 0 {
+            // Read once for the whole batch, which reaches no further than the used index says.
+            let element = used.load(found.position);
+            self.batch = Batch::begin(slots, self.oldest, element, found.position, found.count)?;
         }
-        Ok(UsedElement {
-            id: u32::from(self.oldest),
-            // Chains that a batch skips were used completely.
-            len: if self.rest == 1 {
-                self.last_len
-            } else {
-                slots[usize::from(self.oldest)].writable
-            },
-        })
+        Ok(self.batch.element(slots, self.oldest))
     }
 
     #[inline(always)]
@@ -317,7 +271,7 @@ impl sealed::DriverOrder for InOrder {
         let count = slots[usize::from(self.oldest)].descriptors;
         self.oldest = (self.oldest + count) & (size - 1);
         self.free += count;
-        self.rest -= 1;
+        self.batch.take();
     }
 
     fn list<T>(
@@ -362,7 +316,7 @@ impl sealed::DriverOrder for InOrder {
         }
         self.head = next;
         self.free = free;
-        self.rest = 0;
+        self.batch = Batch::default();
         Ok(())
     }
 }

@@ -3,13 +3,12 @@
 use shmbus_shm::RingFormat;
 
 use super::StateError;
-use super::layout::{HEADER_BYTES, Header, number, room};
+use super::layout::{CHAIN_BYTES, HEADER_BYTES, Header, Parts, number, room};
 use crate::descriptor::DESCRIPTOR_BYTES;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 
 const MAGIC: [u8; 4] = *b"SHDV";
-const CHAIN_BYTES: usize = 8;
 
 /// The state of a queue's device side: how far it had come, and which chains it had taken and not returned.
 ///
@@ -36,30 +35,20 @@ impl<'b> DeviceState<'b> {
     ///
     /// [`StateError`], naming the first field that is wrong.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, StateError> {
-        let header = Header::read(MAGIC, bytes)?;
-        let records = CHAIN_BYTES * usize::from(header.in_flight);
-        let found = bytes.len();
-        let too_short = |needed| StateError::Length { found, needed };
-        let (chains, descriptors) = bytes
-            .get(HEADER_BYTES..)
-            .and_then(|rest| rest.split_at_checked(records))
-            .ok_or(too_short(HEADER_BYTES + records))?;
-        let state = Self {
-            bytes,
-            header,
-            chains,
-            descriptors,
-        };
-        let entries = state.check_chains()?;
-        let copied = if state.copies_descriptors() {
+        let parts = Parts::of(MAGIC, bytes, 0)?;
+        let entries = check_chains(&parts)?;
+        let copied = if copies_descriptors(parts.header.kind) {
             DESCRIPTOR_BYTES * entries
         } else {
             0
         };
-        if descriptors.len() != copied {
-            return Err(too_short(HEADER_BYTES + records + copied));
-        }
-        Ok(state)
+        parts.check_rest(copied)?;
+        Ok(Self {
+            bytes,
+            header: parts.header,
+            chains: parts.chains,
+            descriptors: parts.rest,
+        })
     }
 
     /// The bytes.
@@ -92,7 +81,7 @@ impl<'b> DeviceState<'b> {
         ChainsInFlight {
             records: self.chains,
             descriptors: self.descriptors,
-            copied: self.copies_descriptors(),
+            copied: copies_descriptors(self.header.kind),
         }
     }
 
@@ -100,57 +89,37 @@ impl<'b> DeviceState<'b> {
     pub(crate) fn check(&self, kind: RingKind, size: u16) -> Result<(), StateError> {
         self.header.check(kind, size)
     }
+}
 
-    /// Whether used descriptors may lie where those of chains in flight were.
-    fn copies_descriptors(&self) -> bool {
-        copies_descriptors(self.header.kind)
+/// How many entries of the ring the chains take up.
+fn check_chains(parts: &Parts<'_>) -> Result<usize, StateError> {
+    let Header {
+        kind, in_flight, ..
+    } = parts.header;
+    if kind.in_order && in_flight > 0 {
+        return Err(StateError::Field {
+            field: "in_flight",
+            found: u64::from(in_flight),
+            expected: "0 for a ring in order",
+        });
     }
-
-    /// How many entries of the ring the chains take up.
-    fn check_chains(&self) -> Result<usize, StateError> {
-        let Header {
-            kind,
-            size,
-            in_flight,
-            ..
-        } = self.header;
-        if kind.in_order && in_flight > 0 {
-            return Err(StateError::Field {
-                field: "in_flight",
-                found: u64::from(in_flight),
-                expected: "0 for a ring in order",
-            });
+    let total = parts.check_chains("entries", 2)?;
+    for (chain, record) in (0..).zip(parts.chains.as_chunks::<CHAIN_BYTES>().0) {
+        let wrong = |field, found: u16, expected| StateError::Chain {
+            chain,
+            field,
+            found: u64::from(found),
+            expected,
+        };
+        let [entries, reserved] = [2, 3].map(|at| number(record, at));
+        if kind.format == RingFormat::Split && entries != 1 {
+            return Err(wrong("entries", entries, "1 on a split ring"));
         }
-        let mut seen = IdSet::new();
-        let mut total = 0;
-        for (index, record) in (0..).zip(self.chains.as_chunks::<CHAIN_BYTES>().0) {
-            let wrong = |field, found: u16, expected| StateError::Chain {
-                chain: index,
-                field,
-                found: u64::from(found),
-                expected,
-            };
-            let [id, _, entries, reserved] = [0, 1, 2, 3].map(|at| number(record, at));
-            if id >= size {
-                return Err(wrong("id", id, "less than the queue's size"));
-            }
-            if !seen.insert(id) {
-                return Err(wrong("id", id, "another than those before it"));
-            }
-            let one = kind.format == RingFormat::Split;
-            if entries == 0 || entries > size || (one && entries > 1) {
-                return Err(wrong("entries", entries, "1, or up to the size of a ring"));
-            }
-            if reserved != 0 {
-                return Err(wrong("reserved", reserved, "0"));
-            }
-            total += usize::from(entries);
-            if total > usize::from(size) {
-                return Err(wrong("entries", entries, "no more than the ring has left"));
-            }
+        if reserved != 0 {
+            return Err(wrong("reserved", reserved, "0"));
         }
-        Ok(total)
     }
+    Ok(total)
 }
 
 /// Whether the state of a ring of this kind has copies of its chains' descriptors: a split ring's table is the driver's
@@ -320,26 +289,5 @@ impl<'b> DeviceStateWriter<'b> {
             .get_mut(at..)
             .and_then(|rest| rest.first_chunk_mut())
             .ok_or(StateError::Length { found, needed })
-    }
-}
-
-/// Which ids came up: a bit each, on the stack.
-pub(super) struct IdSet([u64; (1 << 15) / 64]);
-
-impl IdSet {
-    pub(super) fn new() -> Self {
-        Self([0; (1 << 15) / 64])
-    }
-
-    /// Whether `id`, below 32768, is new.
-    pub(super) fn insert(&mut self, id: u16) -> bool {
-        let (word, bit) = (usize::from(id >> 6), 1 << (id & 63));
-        match self.0.get_mut(word) {
-            Some(word) if *word & bit == 0 => {
-                *word |= bit;
-                true
-            }
-            _ => false,
-        }
     }
 }

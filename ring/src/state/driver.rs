@@ -3,15 +3,13 @@
 use shmbus_shm::RingFormat;
 
 use super::StateError;
-use super::device::IdSet;
-use super::layout::{HEADER_BYTES, Header, number, room};
+use super::layout::{CHAIN_BYTES, HEADER_BYTES, Header, IdSet, Parts, number, room};
 use crate::kind::RingKind;
 use crate::positions::Positions;
 
 const MAGIC: [u8; 4] = *b"SHDR";
 /// The header, then where the next chain's first descriptor is.
 const START_BYTES: usize = HEADER_BYTES + 8;
-const CHAIN_BYTES: usize = 8;
 const INDEX_BYTES: usize = 2;
 
 /// The state of a queue's driver side: how far it had come, and what it had lent.
@@ -39,17 +37,9 @@ impl<'b> DriverState<'b> {
     ///
     /// [`StateError`], naming the first field that is wrong.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, StateError> {
-        let header = Header::read(MAGIC, bytes)?;
-        let records = CHAIN_BYTES * usize::from(header.in_flight);
-        let found = bytes.len();
-        let too_short = |needed| StateError::Length { found, needed };
-        let start = bytes
-            .get(HEADER_BYTES..START_BYTES)
-            .ok_or(too_short(START_BYTES))?;
-        let (chains, indices) = bytes[START_BYTES..]
-            .split_at_checked(records)
-            .ok_or(too_short(START_BYTES + records))?;
-        let [head, reserved @ ..] = [0, 1, 2, 3].map(|at| number(start, at));
+        let parts = Parts::of(MAGIC, bytes, START_BYTES - HEADER_BYTES)?;
+        let header = parts.header;
+        let [head, reserved @ ..] = [0, 1, 2, 3].map(|at| number(parts.start, at));
         let wrong = |field, found: u16, expected| StateError::Field {
             field,
             found: u64::from(found),
@@ -61,22 +51,16 @@ impl<'b> DriverState<'b> {
         if let Some(found) = reserved.into_iter().find(|word| *word != 0) {
             return Err(wrong("reserved", found, "0"));
         }
+        let descriptors = parts.check_chains("descriptors", 1)?;
+        let listed = lists_descriptors(header.kind);
+        parts.check_rest(if listed { INDEX_BYTES * descriptors } else { 0 })?;
         let state = Self {
             bytes,
             header,
             head,
-            chains,
-            indices,
+            chains: parts.chains,
+            indices: parts.rest,
         };
-        let needed = if lists_descriptors(header.kind) {
-            INDEX_BYTES * state.check_chains()?
-        } else {
-            state.check_chains()?;
-            0
-        };
-        if indices.len() != needed {
-            return Err(too_short(START_BYTES + records + needed));
-        }
         state.check_indices()?;
         Ok(state)
     }
@@ -122,37 +106,6 @@ impl<'b> DriverState<'b> {
     /// Refuses a state that is not that of such a ring.
     pub(crate) fn check(&self, kind: RingKind, size: u16) -> Result<(), StateError> {
         self.header.check(kind, size)
-    }
-
-    /// How many descriptors the chains take up.
-    fn check_chains(&self) -> Result<usize, StateError> {
-        let size = self.header.size;
-        let mut seen = IdSet::new();
-        let mut total = 0;
-        for (index, record) in (0..).zip(self.chains.as_chunks::<CHAIN_BYTES>().0) {
-            let wrong = |field, found: u16, expected| StateError::Chain {
-                chain: index,
-                field,
-                found: u64::from(found),
-                expected,
-            };
-            let [id, descriptors] = [0, 1].map(|at| number(record, at));
-            if id >= size {
-                return Err(wrong("id", id, "less than the queue's size"));
-            }
-            if !seen.insert(id) {
-                return Err(wrong("id", id, "another than those before it"));
-            }
-            total += usize::from(descriptors);
-            if descriptors == 0 || total > usize::from(size) {
-                return Err(wrong(
-                    "descriptors",
-                    descriptors,
-                    "1, or up to what the queue has left",
-                ));
-            }
-        }
-        Ok(total)
     }
 
     /// Each descriptor belongs to one chain, whose first one names it.

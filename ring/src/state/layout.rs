@@ -139,3 +139,102 @@ pub(super) fn number(record: &[u8], index: usize) -> u16 {
     let (words, _) = record.as_chunks::<2>();
     words.get(index).copied().map_or(0, u16::from_le_bytes)
 }
+
+/// A record of a chain in flight, in either side's state: its id first.
+pub(super) const CHAIN_BYTES: usize = 8;
+
+/// The parts of a state: what is in front of the chains' records, these, and what follows.
+pub(super) struct Parts<'b> {
+    pub(super) header: Header,
+    /// What a side has between the header and the records.
+    pub(super) start: &'b [u8],
+    pub(super) chains: &'b [u8],
+    pub(super) rest: &'b [u8],
+}
+
+impl<'b> Parts<'b> {
+    /// Takes `bytes` apart; `start` is how many bytes lie between header and records.
+    pub(super) fn of(magic: [u8; 4], bytes: &'b [u8], start: usize) -> Result<Self, StateError> {
+        let header = Header::read(magic, bytes)?;
+        let records = CHAIN_BYTES * usize::from(header.in_flight);
+        let needed = HEADER_BYTES + start + records;
+        let found = bytes.len();
+        if found < needed {
+            return Err(StateError::Length { found, needed });
+        }
+        let (start, rest) = bytes[HEADER_BYTES..].split_at(start);
+        let (chains, rest) = rest.split_at(records);
+        Ok(Self {
+            header,
+            start,
+            chains,
+            rest,
+        })
+    }
+
+    /// Refuses a state in which not `needed` bytes follow the records.
+    pub(super) fn check_rest(&self, needed: usize) -> Result<(), StateError> {
+        let found = self.rest.len();
+        if found != needed {
+            let before = HEADER_BYTES + self.start.len() + self.chains.len();
+            return Err(StateError::Length {
+                found: before + found,
+                needed: before + needed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks the chains' ids, and how many entries each takes up, which is the number at `column` of its record; returns
+    /// how many all take up.
+    pub(super) fn check_chains(
+        &self,
+        field: &'static str,
+        column: usize,
+    ) -> Result<usize, StateError> {
+        let size = self.header.size;
+        let mut seen = IdSet::new();
+        let mut total = 0;
+        for (chain, record) in (0..).zip(self.chains.as_chunks::<CHAIN_BYTES>().0) {
+            let wrong = |field, found: u16, expected| StateError::Chain {
+                chain,
+                field,
+                found: u64::from(found),
+                expected,
+            };
+            let [id, entries] = [0, column].map(|at| number(record, at));
+            if id >= size {
+                return Err(wrong("id", id, "less than the queue's size"));
+            }
+            if !seen.insert(id) {
+                return Err(wrong("id", id, "another than those before it"));
+            }
+            total += usize::from(entries);
+            if entries == 0 || total > usize::from(size) {
+                return Err(wrong(field, entries, "1, or up to what the ring has left"));
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// Which ids came up: a bit each, on the stack.
+pub(super) struct IdSet([u64; (1 << 15) / 64]);
+
+impl IdSet {
+    pub(super) fn new() -> Self {
+        Self([0; (1 << 15) / 64])
+    }
+
+    /// Whether `id`, below 32768, is new.
+    pub(super) fn insert(&mut self, id: u16) -> bool {
+        let (word, bit) = (usize::from(id >> 6), 1 << (id & 63));
+        match self.0.get_mut(word) {
+            Some(word) if *word & bit == 0 => {
+                *word |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+}
