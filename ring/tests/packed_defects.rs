@@ -1,23 +1,24 @@
-//! Defects of well-known packed rings, by their numbers in the project's field notes: each has a test that would catch
-//! it.
+//! Defects of well-known rings, as far as they concern the packed ring, by their numbers in the project's field notes: each has a
+//! test that would catch it.
 
 mod support;
 
-use std::sync::{Arc, Mutex};
-
 use shmbus_ring::packed::{DeviceRing, DriverRing};
-use shmbus_ring::{Buffer, DeviceQueue, DriverQueue};
-use shmbus_shm::testing::Probe;
+use shmbus_ring::{Buffer, DeviceFault, DeviceQueue, DriverFault, DriverQueue};
+use shmbus_shm::Window;
+use shmbus_shm::testing::Counting;
 use shmbus_virtio::Features;
 use support::heap_ring::space;
 use support::packed_ring::{AVAILABLE, Device, Driver, Memory, NEXT, USED, WRITE};
+use support::stores::Stores;
+use support::widths::Widths;
 
 const BUFFER: Buffer = Buffer::new(0, 8);
 const WRAP: u16 = 1 << 15;
 const DESC: u16 = 2;
 
 /// Takes all that is available and returns it, without publishing; answers how many chains.
-fn return_all(device: &mut Device) -> usize {
+fn return_all<W: Window>(device: &mut Device<W>) -> usize {
     let space = space(64);
     let mut segments = [Buffer::default(); 8];
     device.poll().unwrap();
@@ -29,30 +30,13 @@ fn return_all(device: &mut Device) -> usize {
     count
 }
 
-fn take_all<T>(driver: &mut Driver<T>) -> usize {
+fn take_all<T, W: Window>(driver: &mut Driver<T, W>) -> usize {
     driver.poll().unwrap();
     let mut count = 0;
     while driver.take().unwrap().is_some() {
         count += 1;
     }
     count
-}
-
-/// Notes each store: where and how wide.
-#[derive(Clone, Debug, Default)]
-struct Stores(Arc<Mutex<Vec<(usize, usize)>>>);
-
-impl Stores {
-    fn since(&self) -> Vec<(usize, usize)> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
-
-impl Probe for Stores {
-    fn store(&self, offset: usize, bytes: usize, _: u64) -> bool {
-        self.0.lock().unwrap().push((offset, bytes));
-        true
-    }
 }
 
 #[test]
@@ -69,6 +53,10 @@ fn defect_1_flags_are_stored_with_id_and_length_and_the_first_descriptor_last() 
     let space = space(64);
     driver_stores.since();
     let (address, state) = (|at: usize| (16 * at, 8), |at: usize| (16 * at + 8, 8));
+    let stored = |stores: &Stores| -> Vec<_> {
+        let stores = stores.since().into_iter();
+        stores.map(|store| (store.offset, store.bytes)).collect()
+    };
     for lap in 0..3 {
         driver.add(&[BUFFER], &[BUFFER], ()).unwrap();
         driver.add(&[BUFFER], &[], ()).unwrap();
@@ -77,7 +65,7 @@ fn defect_1_flags_are_stored_with_id_and_length_and_the_first_descriptor_last() 
         let mut expected = vec![address(0)];
         expected.extend((1..5).flat_map(|at| [address(at), state(at)]));
         expected.push(state(0));
-        assert_eq!(driver_stores.since(), expected, "lap {lap}");
+        assert_eq!(stored(&driver_stores), expected, "lap {lap}");
 
         device.poll().unwrap();
         while let Some(chain) = device.take(&space, &mut segments).unwrap() {
@@ -86,7 +74,7 @@ fn defect_1_flags_are_stored_with_id_and_length_and_the_first_descriptor_last() 
         let _ = device.publish();
         // One word a chain and nothing else, the batch's first last.
         let expected = [state(2), state(3), state(0)];
-        assert_eq!(device_stores.since(), expected, "lap {lap}");
+        assert_eq!(stored(&device_stores), expected, "lap {lap}");
         driver.poll().unwrap();
         while driver.take().unwrap().is_some() {}
         assert_eq!(driver.free(), 5);
@@ -240,4 +228,135 @@ fn defect_14_positions_and_wrap_counters_go_on_at_the_rings_end() {
 /// Where descriptor number `count`, counted from the queue's start, lies, and whether in an odd lap.
 fn place(count: u16, size: u16) -> (u16, bool) {
     (count % size, (count / size).is_multiple_of(2))
+}
+
+#[test]
+fn defect_4_a_bad_chain_stops_the_queue_and_nobody_spins() {
+    let memory = Memory::new(5);
+    let mut device = memory.device(Features::empty());
+    let mut segments = [Buffer::default(); 5];
+    // It goes on in a descriptor that is not available.
+    memory.write_available(0, BUFFER, 0, NEXT);
+    // A worker that goes on for as long as it is told that there may be work.
+    let mut looks = 0;
+    while device.poll().is_ok_and(|found| found > 0) {
+        while let Ok(Some(_)) = device.take(&space(64), &mut segments) {}
+        looks += 1;
+        assert!(looks < 2, "the worker spins on a chain that it cannot take");
+    }
+    assert!(device.fault().is_some());
+    device.reset();
+    memory.write_available(0, BUFFER, 0, 0);
+    assert_eq!(device.poll(), Ok(1));
+    assert!(device.take(&space(64), &mut segments).unwrap().is_some());
+}
+
+#[test]
+fn defect_5_empty_and_broken_are_told_apart() {
+    let memory = Memory::new(5);
+    let mut device = memory.device(Features::empty());
+    let mut driver = memory.driver(Features::empty());
+    let mut segments = [Buffer::default(); 5];
+    assert_eq!(device.poll(), Ok(0));
+    assert_eq!(device.take(&space(64), &mut segments), Ok(None));
+    driver.add(&[BUFFER], &[], ()).unwrap();
+    let _ = driver.publish();
+    assert_eq!((driver.poll(), driver.take()), (Ok(0), Ok(None)));
+
+    memory.write_available(0, BUFFER, 5, 0);
+    device.poll().unwrap();
+    assert!(device.take(&space(64), &mut segments).is_err());
+    assert!(device.take(&space(64), &mut segments).is_err());
+    memory.write_used(0, 1, 0);
+    driver.poll().unwrap();
+    assert!(driver.take().is_err());
+    assert!(driver.take().is_err());
+}
+
+#[test]
+fn defect_7_no_id_makes_a_side_panic() {
+    let mut segments = [Buffer::default(); 5];
+    for id in [5, 6, 255, 256, 32767, 32768, u16::MAX] {
+        let memory = Memory::new(5);
+        let mut device = memory.device(Features::empty());
+        memory.write_available(0, BUFFER, 0, NEXT);
+        memory.write_available(1, BUFFER, id, 0);
+        device.poll().unwrap();
+        let fault = device.take(&space(64), &mut segments).unwrap_err();
+        assert!(matches!(fault, DeviceFault::Head { head, .. } if head == id));
+
+        let memory = Memory::new(5);
+        let mut driver = memory.driver(Features::empty());
+        driver.add(&[BUFFER], &[], ()).unwrap();
+        let _ = driver.publish();
+        memory.write_used(0, id, 0);
+        driver.poll().unwrap();
+        let position = WRAP;
+        let id = u32::from(id);
+        assert_eq!(driver.take(), Err(DriverFault::NotLent { position, id }));
+    }
+}
+
+#[test]
+fn defect_10_each_place_has_one_width() {
+    let memory = Memory::new(5);
+    let [ring, driver_area, device_area] = [(); 3].map(|()| Widths::default());
+    let areas = || memory.probed(ring.clone(), driver_area.clone(), device_area.clone());
+    let features = Features::EVENT_IDX | Features::INDIRECT_DESC;
+    let mut driver = DriverQueue::with_heap(DriverRing::new(areas(), features).unwrap());
+    let mut device = DeviceQueue::with_heap(DeviceRing::new(areas(), features).unwrap());
+    let mut segments = [Buffer::default(); 5];
+    for round in 0..20 {
+        driver.add(&[BUFFER], &[BUFFER], round).unwrap();
+        let _ = driver.publish();
+        device.poll().unwrap();
+        let chain = device.take(&space(64), &mut segments).unwrap().unwrap();
+        device.complete(chain, round % 8).unwrap();
+        let _ = device.publish();
+        driver.poll().unwrap();
+        assert_eq!(driver.take().unwrap().unwrap().cookie, round);
+        let _ = (driver.enable_notifications(), device.enable_notifications());
+    }
+    assert!(
+        ring.found()
+            .into_iter()
+            .eq((0..10).map(|word| (8 * word, 8)))
+    );
+    let area = |offset| [(offset, 4)].into();
+    assert_eq!(driver_area.found(), area(0));
+    assert_eq!(device_area.found(), area(0));
+}
+
+#[test]
+fn defect_12_a_batch_reads_each_word_once() {
+    const SIZE: u16 = 8;
+    let entries = u64::from(SIZE);
+    let memory = Memory::new(SIZE);
+    let [by_driver, by_device] = [(); 2].map(|()| Counting::default());
+    let areas =
+        |ring: &Counting| memory.probed(ring.clone(), Counting::default(), Counting::default());
+    let mut driver =
+        DriverQueue::with_heap(DriverRing::new(areas(&by_driver), Features::empty()).unwrap());
+    let mut device =
+        DeviceQueue::with_heap(DeviceRing::new(areas(&by_device), Features::empty()).unwrap());
+    for _ in 0..3 {
+        let (loads, stores) = (by_driver.loads(), by_driver.stores());
+        for _ in 0..SIZE {
+            driver.add(&[BUFFER], &[], ()).unwrap();
+        }
+        let _ = driver.publish();
+        assert_eq!(by_driver.loads(), loads, "adding reads nothing");
+        assert_eq!(by_driver.stores() - stores, 2 * entries);
+
+        let (loads, stores) = (by_device.loads(), by_device.stores());
+        assert_eq!(return_all(&mut device), usize::from(SIZE));
+        let _ = device.publish();
+        // Each descriptor's two words; the first one's state also when the batch begins.
+        assert!(by_device.loads() - loads <= 2 * entries + 2);
+        assert_eq!(by_device.stores() - stores, entries);
+
+        let loads = by_driver.loads();
+        assert_eq!(take_all(&mut driver), usize::from(SIZE));
+        assert!(by_driver.loads() - loads <= entries + 2);
+    }
 }

@@ -14,3 +14,5 @@ use shmbus_virtio::Features;
 
 /// In-order use of buffers needs `VERSION_1`.
 pub const IN_ORDER: Features = Features::IN_ORDER.union(Features::VERSION_1);
+pub mod stores;
+pub mod widths;
