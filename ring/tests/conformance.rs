@@ -380,3 +380,46 @@ fn spurious_notifications_do_no_harm() {
         }
     }
 }
+
+/// Section 6.3: a legacy driver that negotiated `VIRTIO_F_NOTIFY_ON_EMPTY` and does not want to be told.
+#[test]
+fn a_legacy_driver_is_told_when_all_is_used_although_it_did_not_ask() {
+    for (features, told) in [
+        (Features::empty(), false),
+        (Features::EVENT_IDX, false),
+        (Features::NOTIFY_ON_EMPTY, true),
+        (Features::NOTIFY_ON_EMPTY | Features::EVENT_IDX, true),
+    ] {
+        let memory = Memory::new(SIZE);
+        let mut driver = memory.driver(features);
+        let mut device = memory.device(features);
+        driver.disable_notifications();
+        set::<u16>(&memory.available, memory.layout.used_event_offset(), 0x8000);
+        let mut segments = [Buffer::default(); SIZE as usize];
+        for _ in 0..3 {
+            driver.add(&[BUFFER], &[], ()).unwrap();
+        }
+        let _ = driver.publish();
+        device.poll().unwrap();
+        let space = space(64);
+        let mut take = |device: &mut Device| {
+            let chain = device.take(&space, &mut segments).unwrap();
+            chain.unwrap().into_head()
+        };
+        let (first, second) = (take(&mut device), take(&mut device));
+        device.complete(first, 0).unwrap();
+        device.complete(second, 0).unwrap();
+        assert!(!device.publish().is_needed(), "one is not yet taken");
+        let third = take(&mut device);
+        driver.add(&[BUFFER], &[], ()).unwrap();
+        let _ = driver.publish();
+        device.complete(third, 0).unwrap();
+        assert!(!device.publish().is_needed(), "one came meanwhile");
+        device.poll().unwrap();
+        let fourth = take(&mut device);
+        assert!(!device.publish().is_needed(), "one is in flight");
+        device.complete(fourth, 0).unwrap();
+        assert_eq!(device.publish().is_needed(), told, "{features:?}");
+        assert!(!device.publish().is_needed(), "told already");
+    }
+}
