@@ -1,10 +1,10 @@
-//! A queue that is reset, and enabled again (virtio 1.4, section 2.6.1), in both formats.
+//! A queue that is reset, and enabled again (virtio 1.4, section 2.6.1), of every type.
 
 mod support;
 
 use shmbus_ring::{
     Buffer, CompleteError, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue,
-    DriverSlot,
+    DriverSlot, packed, split,
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
@@ -107,5 +107,36 @@ fn a_packed_queue_starts_over() {
     for features in FEATURES {
         let memory = packed_ring::Memory::new(SIZE);
         starts_over(memory.driver(features), memory.device(features));
+    }
+}
+
+/// For the types that return buffers in order.
+const IN_ORDER: Features = Features::VERSION_1.union(Features::IN_ORDER);
+
+#[test]
+fn a_split_queue_in_order_starts_over() {
+    for features in FEATURES {
+        let memory = Memory::new(SIZE);
+        let features = features | IN_ORDER;
+        let driver = split::InOrderDriverRing::new(memory.areas(), features).unwrap();
+        let device = split::InOrderDeviceRing::new(memory.areas(), features).unwrap();
+        starts_over(
+            DriverQueue::with_heap(driver),
+            DeviceQueue::with_heap(device),
+        );
+    }
+}
+
+#[test]
+fn a_packed_queue_in_order_starts_over() {
+    for features in FEATURES {
+        let memory = packed_ring::Memory::new(SIZE);
+        let features = features | IN_ORDER | Features::RING_PACKED;
+        let driver = packed::InOrderDriverRing::new(memory.areas(), features).unwrap();
+        let device = packed::InOrderDeviceRing::new(memory.areas(), features).unwrap();
+        starts_over(
+            DriverQueue::with_heap(driver),
+            DeviceQueue::with_heap(device),
+        );
     }
 }
