@@ -4,7 +4,7 @@
 mod support;
 
 use shmbus_ring::split::{DeviceRing, DriverRing, Layout};
-use shmbus_ring::{AddError, Buffer, DeviceQueue, DriverQueue, Recheck};
+use shmbus_ring::{AddError, Buffer, DeviceQueue, DriverFormat, DriverQueue, DriverSlot, Recheck};
 use shmbus_shm::{Bytes, Window};
 use shmbus_virtio::Features;
 use support::heap_ring::{Device, Driver, Memory, bytes, get, set, space};
@@ -79,21 +79,66 @@ fn areas_are_formatted_by_the_side_that_writes_them() {
     }
 }
 
-/// Section 2.7.5.3.1.
+/// Section 2.7.5.2, with `VIRTIO_F_IN_ORDER`.
+#[test]
+fn in_order_descriptors_are_taken_in_the_tables_order() {
+    let memory = Memory::new(SIZE);
+    let mut driver = memory.in_order_driver(Features::empty());
+    let mut device = memory.in_order_device(Features::empty());
+    let mut segments = [Buffer::default(); SIZE as usize];
+    let mut at = 0;
+    for round in 0..20_u16 {
+        let len = 1 + round % 5;
+        driver
+            .add(&vec![BUFFER; usize::from(len)], &[], round)
+            .unwrap();
+        let _ = driver.publish();
+        device.poll().unwrap();
+        let chain = device.take(&space(64), &mut segments).unwrap().unwrap();
+        assert_eq!(chain.index(), at);
+        for step in 0..len {
+            let index = (at + step) % SIZE;
+            let words: u64 = get(&memory.descriptors, 16 * usize::from(index) + 8);
+            let (flags, next) = ((words >> 32) as u16, (words >> 48) as u16);
+            let expected = match index {
+                _ if step + 1 == len => (0, 0),
+                7 => (NEXT, 0),
+                _ => (NEXT, index + 1),
+            };
+            assert_eq!((flags, next), expected, "descriptor {index}");
+        }
+        at = (at + len) % SIZE;
+        device.complete(chain, 0).unwrap();
+        let _ = device.publish();
+        driver.poll().unwrap();
+        assert_eq!(driver.take().unwrap().unwrap().cookie, round);
+    }
+}
+
+/// Section 2.7.5.3.1. Ring types in order and others write the same.
 #[test]
 fn an_indirect_table_is_sequential_and_its_descriptor_stands_alone() {
     let memory = Memory::new(SIZE);
+    is_an_indirect_table(&memory, memory.driver(Features::INDIRECT_DESC));
+    let memory = Memory::new(SIZE);
+    is_an_indirect_table(&memory, memory.in_order_driver(Features::INDIRECT_DESC));
+
+    let mut driver = memory.driver(Features::empty());
+    let tables = space(64);
+    let table = Bytes::new(tables.window(), 0, 64).unwrap();
+    let refused = driver.add_indirect(&[BUFFER], &[], &table, 0, ());
+    assert_eq!(refused.unwrap_err().reason, AddError::IndirectNotNegotiated);
+    assert_eq!((driver.free(), driver.publish().is_needed()), (SIZE, false));
+}
+
+fn is_an_indirect_table<D: DriverFormat>(
+    memory: &Memory,
+    mut driver: DriverQueue<D, (), Vec<DriverSlot<()>>>,
+) {
     let tables = space(4096);
     let table = Bytes::new(tables.window(), 64, 256).unwrap();
     let buffers = [1, 2, 3, 4].map(|len| Buffer::new(u64::from(len) << 40, len));
     let (readable, writable) = buffers.split_at(2);
-
-    let mut driver = memory.driver(Features::empty());
-    let refused = driver.add_indirect(readable, writable, &table, 64, ());
-    assert_eq!(refused.unwrap_err().reason, AddError::IndirectNotNegotiated);
-    assert_eq!((driver.free(), driver.publish().is_needed()), (SIZE, false));
-
-    let mut driver = memory.driver(Features::INDIRECT_DESC);
     driver
         .add_indirect(readable, writable, &table, 64, ())
         .unwrap();

@@ -4,7 +4,7 @@ mod support;
 
 use shmbus_ring::{
     Buffer, CompleteError, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue,
-    DriverSlot, packed, split,
+    DriverSlot,
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
@@ -110,19 +110,13 @@ fn a_packed_queue_starts_over() {
     }
 }
 
-/// For the types that return buffers in order.
-const IN_ORDER: Features = Features::VERSION_1.union(Features::IN_ORDER);
-
 #[test]
 fn a_split_queue_in_order_starts_over() {
     for features in FEATURES {
         let memory = Memory::new(SIZE);
-        let features = features | IN_ORDER;
-        let driver = split::InOrderDriverRing::new(memory.areas(), features).unwrap();
-        let device = split::InOrderDeviceRing::new(memory.areas(), features).unwrap();
         starts_over(
-            DriverQueue::with_heap(driver),
-            DeviceQueue::with_heap(device),
+            memory.in_order_driver(features),
+            memory.in_order_device(features),
         );
     }
 }
@@ -131,12 +125,9 @@ fn a_split_queue_in_order_starts_over() {
 fn a_packed_queue_in_order_starts_over() {
     for features in FEATURES {
         let memory = packed_ring::Memory::new(SIZE);
-        let features = features | IN_ORDER | Features::RING_PACKED;
-        let driver = packed::InOrderDriverRing::new(memory.areas(), features).unwrap();
-        let device = packed::InOrderDeviceRing::new(memory.areas(), features).unwrap();
         starts_over(
-            DriverQueue::with_heap(driver),
-            DeviceQueue::with_heap(device),
+            memory.in_order_driver(features),
+            memory.in_order_device(features),
         );
     }
 }

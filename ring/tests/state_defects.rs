@@ -9,11 +9,10 @@ use shmbus_ring::{
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
-use support::packed_ring;
+use support::{IN_ORDER, packed_ring};
 
 const SIZE: u16 = 8;
 const BUFFER: Buffer = Buffer::new(0, 8);
-const IN_ORDER: Features = Features::VERSION_1.union(Features::IN_ORDER);
 
 type Driver<D> = DriverQueue<D, u32, Vec<DriverSlot<u32>>>;
 type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;
@@ -195,24 +194,21 @@ fn the_used_position_is_enough<D: DriverFormat, V: DeviceFormat>(
 #[test]
 fn defect_13_split_rings_in_order_are_replayed_from_the_used_index() {
     let memory = Memory::new(SIZE);
-    let ring = || split::InOrderDeviceRing::new(memory.areas(), IN_ORDER).unwrap();
-    let driver = split::InOrderDriverRing::new(memory.areas(), IN_ORDER).unwrap();
+    let none = Features::empty();
     the_used_position_is_enough(
-        DriverQueue::with_heap(driver),
-        DeviceQueue::with_heap(ring()),
-        ring(),
+        memory.in_order_driver(none),
+        memory.in_order_device(none),
+        split::InOrderDeviceRing::new(memory.areas(), IN_ORDER).unwrap(),
     );
 }
 
 #[test]
 fn defect_13_packed_rings_in_order_are_replayed_from_the_used_position() {
     let memory = packed_ring::Memory::new(SIZE);
-    let features = IN_ORDER | Features::RING_PACKED;
-    let ring = || packed::InOrderDeviceRing::new(memory.areas(), features).unwrap();
-    let driver = packed::InOrderDriverRing::new(memory.areas(), features).unwrap();
+    let none = Features::empty();
     the_used_position_is_enough(
-        DriverQueue::with_heap(driver),
-        DeviceQueue::with_heap(ring()),
-        ring(),
+        memory.in_order_driver(none),
+        memory.in_order_device(none),
+        packed::InOrderDeviceRing::new(memory.areas(), IN_ORDER).unwrap(),
     );
 }

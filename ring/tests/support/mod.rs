@@ -9,10 +9,10 @@ pub mod heap_ring;
 pub mod modelled;
 pub mod packed_ring;
 pub mod random;
+pub mod stores;
+pub mod widths;
 
 use shmbus_virtio::Features;
 
 /// In-order use of buffers needs `VERSION_1`.
 pub const IN_ORDER: Features = Features::IN_ORDER.union(Features::VERSION_1);
-pub mod stores;
-pub mod widths;
