@@ -17,8 +17,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::project::Project;
 use crate::report::Report;
-use crate::step::Step;
-use crate::steps::{ALL, fuzz};
+use crate::step::{Step, Stop};
+use crate::steps::{ALL, fuzz, mutants};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
@@ -35,6 +35,8 @@ enum Task {
     Setup,
     /// Fuzz every target, or one
     Fuzz(fuzz::Options),
+    /// Apply the mutations of `ring/mutants.toml`, one at a time, and show that each is caught by the tests it names
+    Mutants(mutants::Options),
 }
 
 #[derive(Args)]
@@ -42,7 +44,7 @@ struct Selection {
     /// Run only this step; may be given several times
     #[arg(long, value_name = "STEP", value_parser = steps::names())]
     only: Vec<String>,
-    /// Leave out what takes minutes: Miri, ThreadSanitizer, fuzzing, benchmarks
+    /// Leave out what takes minutes: mutations, Miri, ThreadSanitizer, fuzzing, benchmarks
     #[arg(long)]
     quick: bool,
     /// List the steps and stop
@@ -84,6 +86,22 @@ fn main() -> ExitCode {
             let mut report = Report::default();
             report.run(1, 1, &steps::FUZZ, |tally| {
                 fuzz::fuzz(&project, &options, tally)
+            });
+            report
+        }
+        Task::Mutants(options) if options.list => {
+            return match mutants::list(&project, &options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(Stop::Failed(why) | Stop::Skipped(why)) => {
+                    eprintln!("error: {why}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Task::Mutants(options) => {
+            let mut report = Report::default();
+            report.run(1, 1, &steps::MUTANTS, |tally| {
+                mutants::mutants(&project, &options, tally)
             });
             report
         }

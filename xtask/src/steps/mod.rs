@@ -5,6 +5,7 @@ mod format;
 pub(crate) mod fuzz;
 mod lint;
 mod miri;
+pub(crate) mod mutants;
 mod setup;
 mod targets;
 mod tests;
@@ -28,8 +29,16 @@ pub(crate) const FUZZ: Step = Step {
     run: fuzz::fuzz_for_a_while,
 };
 
+/// Also `cargo xtask mutants`.
+pub(crate) const MUTANTS: Step = Step {
+    name: "mutants",
+    about: "each mutation of the rings is caught by the test that is there for it",
+    slow: true,
+    run: mutants::all,
+};
+
 /// All of them.
-pub(crate) const ALL: [Step; 12] = [
+pub(crate) const ALL: [Step; 13] = [
     SETUP,
     Step {
         name: "format",
@@ -73,6 +82,7 @@ pub(crate) const ALL: [Step; 12] = [
         slow: false,
         run: tests::loom,
     },
+    MUTANTS,
     Step {
         name: "miri",
         about: "shm, signal, ring and table under Miri",
