@@ -9,7 +9,6 @@ use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
 use super::device_order::{AnyOrder, DeviceOrder, InOrder, UsedRing};
 use super::saved::{self, InFlight};
-use super::suppression::Suppression;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
@@ -22,6 +21,7 @@ use crate::features::{RingFeatures, RingType};
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
+use crate::suppression::Suppression;
 
 /// The device side of a packed ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
@@ -342,7 +342,9 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.used_event, published.from, published.count, self.size) {
+        if wish.is_wanted(self.used_event, |event| {
+            published.from.crosses(event, published.count, self.size)
+        }) {
             Notify::Yes
         } else {
             Notify::No
@@ -359,7 +361,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     fn enable_notifications(&mut self) -> Recheck {
         self.ask(if self.avail_event {
-            Suppression::at(self.next)
+            Suppression::at(self.next.to_bits())
         } else {
             Suppression::ENABLE
         });
