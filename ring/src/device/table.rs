@@ -2,8 +2,9 @@
 
 use shmbus_shm::{Access, AddressError, AddressSpace, SharedBytes};
 
+use super::ChainBuilder;
 use super::slices::next_piece;
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Row};
 use crate::fault::ChainError;
 
 /// How many descriptors are copied at a time: most tables are no longer.
@@ -54,6 +55,22 @@ impl<'a, A: AddressSpace> IndirectTable<'a, A> {
         let (rows, _) = self.copy.as_chunks::<DESCRIPTOR_BYTES>();
         Ok(rows[(index % CHUNK) as usize])
     }
+}
+
+/// Walks an indirect table whose rows follow one another. Other flags than WRITE are ignored (virtio 1.4, section
+/// 2.8.7).
+pub(crate) fn walk_rows(
+    space: &impl AddressSpace,
+    table: Buffer,
+    chain: &mut ChainBuilder<'_>,
+) -> Result<(), ChainError> {
+    let mut table = IndirectTable::new(space, table)?;
+    // `push` refuses a table that is longer than a chain may be.
+    for index in 0..table.descriptors() {
+        let row = Row::from_bytes(table.load(index)?);
+        chain.push(index as u16, row.buffer, row.flags)?;
+    }
+    Ok(())
 }
 
 fn copy_out(

@@ -13,7 +13,7 @@ use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
 use crate::device::{
-    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
+    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, sealed, walk_rows,
 };
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
@@ -155,7 +155,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             let buffer = Buffer::new(self.descriptors.load_address(at), state.len());
             if state.has(INDIRECT) {
                 check_indirect(self.indirect, at.offset(), state, count)?;
-                walk_table(space, buffer, &mut chain)?;
+                walk_rows(space, buffer, &mut chain)?;
                 break;
             }
             chain.push(at.offset(), buffer, state.flags())?;
@@ -206,21 +206,6 @@ pub(super) fn check_indirect(
     }
     if count > 1 {
         return Err(ChainError::IndirectInChain { descriptor });
-    }
-    Ok(())
-}
-
-/// Walks an indirect table. Its rows follow one another, and other flags than WRITE are ignored (section 2.8.7).
-pub(super) fn walk_table(
-    space: &impl AddressSpace,
-    table: Buffer,
-    chain: &mut ChainBuilder<'_>,
-) -> Result<(), ChainError> {
-    let mut table = IndirectTable::new(space, table)?;
-    // `push` refuses a table that is longer than a chain may be.
-    for index in 0..table.descriptors() {
-        let (buffer, state) = State::from_row(table.load(index)?);
-        chain.push(index as u16, buffer, state.flags())?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::driver_order::{AnyOrder, DriverOrder, InOrder};
 use super::saved;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, UsedElement, WRITE, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, WRITE, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
@@ -206,9 +206,8 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.place_chain(slots, core::iter::once((table, INDIRECT)))
     }
 
-    /// Rows follow one another, and WRITE is the only flag that means something (section 2.8.7).
     fn indirect_row(&self, _: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
-        State::to_row(buffer, flags & WRITE)
+        Row { buffer, flags }.to_bytes()
     }
 
     #[inline]
