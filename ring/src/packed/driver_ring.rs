@@ -10,7 +10,7 @@ use super::driver_order::{AnyOrder, DriverOrder, InOrder};
 use super::saved;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, WRITE, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
