@@ -13,7 +13,8 @@ use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
 use crate::device::{
-    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, sealed, walk_rows,
+    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, check_table_place, sealed,
+    walk_rows,
 };
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
@@ -154,7 +155,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
         loop {
             let buffer = Buffer::new(self.descriptors.load_address(at), state.len());
             if state.has(INDIRECT) {
-                check_indirect(self.indirect, at.offset(), state, count)?;
+                check_table_place(self.indirect, at.offset(), state.flags(), count)?;
                 walk_rows(space, buffer, &mut chain)?;
                 break;
             }
@@ -189,25 +190,6 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             self.own_wish.store(wish.to_word(), Relaxed);
         }
     }
-}
-
-/// A chain has one indirect table, or none (section 2.8.19).
-pub(super) fn check_indirect(
-    negotiated: bool,
-    descriptor: u16,
-    state: State,
-    count: u16,
-) -> Result<(), ChainError> {
-    if !negotiated {
-        return Err(ChainError::IndirectNotNegotiated);
-    }
-    if state.has(NEXT) {
-        return Err(ChainError::IndirectWithNext { descriptor });
-    }
-    if count > 1 {
-        return Err(ChainError::IndirectInChain { descriptor });
-    }
-    Ok(())
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {

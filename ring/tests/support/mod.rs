@@ -9,6 +9,7 @@ pub mod heap_ring;
 pub mod modelled;
 pub mod packed_ring;
 pub mod random;
+pub mod tagged_ring;
 
 use shmbus_virtio::Features;
 
