@@ -10,7 +10,7 @@ use shmbus_ring::{
 use shmbus_shm::AddressError;
 use shmbus_virtio::{Features, PrivateFeatures};
 use support::heap_ring::{bytes, space};
-use support::tagged_ring::{INDIRECT, Memory, NEITHER, NEXT, USED, WALL, WRITE};
+use support::tagged_ring::{CLAIMED, INDIRECT, Memory, NEXT, USED, WALL, WRITE};
 
 const SIZE: u16 = 8;
 const TABLE: u64 = 64;
@@ -135,7 +135,7 @@ fn malformed_chains_are_refused_with_the_reason() {
 #[test]
 fn a_device_handles_every_legal_indirect_table() {
     let [a, b, c] = [8, 16, 24].map(|len| Buffer::new(512, len));
-    let ignored = NEXT | INDIRECT | NEITHER;
+    let ignored = NEXT | INDIRECT | CLAIMED;
     for flags in [INDIRECT, INDIRECT | WRITE] {
         assert_eq!(
             walk(
@@ -148,10 +148,10 @@ fn a_device_handles_every_legal_indirect_table() {
     }
 }
 
-/// What is not available is a wall: the wall itself, what was used, and the state that stands for nothing.
+/// Whatever is not available stops it: the wall, what was used or is about to be.
 #[test]
 fn a_device_stops_at_whatever_is_not_available() {
-    for state in [WALL, USED, NEITHER] {
+    for state in [WALL, USED, CLAIMED] {
         let memory = Memory::new(SIZE);
         let mut device = memory.device(Features::empty());
         memory.write(0, 512, 8, 0, state);
@@ -321,7 +321,7 @@ fn the_driver_believes_no_tag_and_no_length() {
     }
 }
 
-/// What the device leaves where no completion is looked for is not looked at; nor is a state that stands for nothing.
+/// What the device leaves where no completion is looked for is not looked at; what it has only claimed is not used.
 #[test]
 fn the_driver_looks_for_the_next_completion_only() {
     let memory = Memory::new(SIZE);
@@ -334,7 +334,7 @@ fn the_driver_looks_for_the_next_completion_only() {
         memory.write_used(at, 0, 0);
     }
     assert_eq!(driver.poll(), Ok(0));
-    memory.write(0, 0, 0, 0, NEITHER);
+    memory.write(0, 0, 0, 0, CLAIMED);
     assert_eq!(driver.poll(), Ok(0));
     // In a completion the flags are reserved.
     memory.write(0, 0, 8, 0, USED | NEXT | WRITE | INDIRECT);

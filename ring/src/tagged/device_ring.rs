@@ -275,6 +275,14 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         [self.unpublished, self.used]
     }
 
+    /// Once the driver was shown a completion it may lend what lies there again, and the entry says AVAILABLE as it did
+    /// before. It never says this again.
+    #[inline(always)]
+    fn claim(&mut self) {
+        self.descriptors
+            .store_label(self.unpublished, Label::CLAIMED, Relaxed);
+    }
+
     #[inline]
     fn show(&mut self) -> Notify {
         let (old, new) = (self.unpublished, self.used);

@@ -13,6 +13,7 @@ const STATE_SHIFT: u32 = 62;
 
 const AVAILABLE: u64 = 1;
 const USED: u64 = 2;
+const CLAIMED: u64 = 3;
 
 impl Label {
     /// Nothing lies here, nor behind: whoever reads stops.
@@ -35,6 +36,10 @@ impl Label {
         Self(u64::from(len) | u64::from(tag) << TAG_SHIFT | USED << STATE_SHIFT)
     }
 
+    /// The device has taken what lay here, and is about to show a completion in its place. Only a device that keeps a
+    /// record writes it. Neither side looks at it while both live: to the driver it is one that is not yet used.
+    pub(super) const CLAIMED: Self = Self(CLAIMED << STATE_SHIFT);
+
     #[inline(always)]
     pub(super) fn from_word(word: u64) -> Self {
         Self(word)
@@ -45,7 +50,7 @@ impl Label {
         self.0
     }
 
-    /// What is neither this nor used is a wall, the state that stands for nothing included.
+    /// Whatever is not stops the device as a wall does.
     #[inline(always)]
     pub(super) fn is_available(self) -> bool {
         self.0 >> STATE_SHIFT == AVAILABLE
@@ -54,6 +59,10 @@ impl Label {
     #[inline(always)]
     pub(super) fn is_used(self) -> bool {
         self.0 >> STATE_SHIFT == USED
+    }
+
+    pub(super) fn is_claimed(self) -> bool {
+        self.0 >> STATE_SHIFT == CLAIMED
     }
 
     #[inline(always)]
@@ -95,17 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn every_word_is_available_or_used_or_a_wall() {
+    fn the_state_is_all_that_its_two_bits_say() {
         let states = |word| {
             let label = Label::from_word(word);
-            (label.is_available(), label.is_used())
+            [label.is_available(), label.is_used(), label.is_claimed()]
         };
         for rest in [0, 0x3fff_ffff_ffff_ffff, 7 << FLAGS_SHIFT] {
-            assert_eq!(states(rest), (false, false));
-            assert_eq!(states(rest | 1 << 62), (true, false));
-            assert_eq!(states(rest | 2 << 62), (false, true));
-            assert_eq!(states(rest | 3 << 62), (false, false));
+            assert_eq!(states(rest), [false, false, false]);
+            assert_eq!(states(rest | 1 << 62), [true, false, false]);
+            assert_eq!(states(rest | 2 << 62), [false, true, false]);
+            assert_eq!(states(rest | 3 << 62), [false, false, true]);
         }
         assert_eq!(Label::WALL.to_word(), 0, "zeroed memory is all walls");
+        assert_eq!(Label::CLAIMED.to_word(), 3 << 62);
     }
 }

@@ -5,12 +5,14 @@ mod device_ring;
 mod driver_ring;
 mod label;
 mod layout;
+mod recover;
 mod saved;
 
 pub use areas::Areas;
 pub use device_ring::DeviceRing;
 pub use driver_ring::DriverRing;
 pub use layout::{Layout, MAX_SIZE};
+pub use recover::recover;
 
 use shmbus_shm::{FenceScope, Window};
 use shmbus_virtio::{Features, PrivateFeatures};

@@ -17,8 +17,8 @@ pub const INDIRECT: u16 = 4;
 pub const WALL: u16 = 0;
 pub const AVAILABLE: u16 = 1 << 14;
 pub const USED: u16 = 2 << 14;
-/// The state that stands for nothing.
-pub const NEITHER: u16 = 3 << 14;
+/// What the device has taken and is about to show.
+pub const CLAIMED: u16 = 3 << 14;
 
 /// The memory of a ring, to be looked at and written to as a peer would.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl Memory {
     /// The state of each entry.
     pub fn states(&self) -> Vec<u16> {
         let entries = 0..self.layout.size();
-        entries.map(|index| self.label(index).2 & NEITHER).collect()
+        entries.map(|index| self.label(index).2 & CLAIMED).collect()
     }
 
     /// Position and flags of the driver's wish.
