@@ -80,6 +80,30 @@ impl Descriptor {
     }
 }
 
+/// A row of an indirect table whose rows follow one another (virtio 1.4, section 2.8.7). Of its flags only WRITE means
+/// something; what a split descriptor has as `flags` is reserved here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) buffer: Buffer,
+    pub(crate) flags: u16,
+}
+
+impl Row {
+    pub(crate) fn to_bytes(self) -> [u8; DESCRIPTOR_BYTES] {
+        let Buffer { address, len } = self.buffer;
+        let high = u64::from(len) | u64::from(self.flags & WRITE) << 48;
+        (u128::from(address) | u128::from(high) << 64).to_le_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; DESCRIPTOR_BYTES]) -> Self {
+        let words = u128::from_le_bytes(bytes);
+        Self {
+            buffer: Buffer::new(words as u64, (words >> 64) as u32),
+            flags: (words >> 112) as u16,
+        }
+    }
+}
+
 /// A chain that the device returns (`virtq_used_elem`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedElement {
@@ -137,6 +161,21 @@ mod tests {
         assert_eq!(bytes[12..14], 3_u16.to_le_bytes());
         assert_eq!(bytes[14..], 0x2122_u16.to_le_bytes());
         assert_eq!(Descriptor::from_bytes(bytes), descriptor);
+    }
+
+    #[test]
+    fn a_rows_words_are_pvirtq_desc() {
+        let buffer = Buffer::new(0x0102_0304_0506_0708, 0x1112_1314);
+        let row = Row {
+            buffer,
+            flags: NEXT | WRITE,
+        };
+        let bytes = row.to_bytes();
+        assert_eq!(bytes[..8], 0x0102_0304_0506_0708_u64.to_le_bytes());
+        assert_eq!(bytes[8..12], 0x1112_1314_u32.to_le_bytes());
+        assert_eq!(bytes[12..], [0, 0, 2, 0]);
+        let read = Row::from_bytes(bytes);
+        assert_eq!((read.buffer, read.flags), (buffer, WRITE));
     }
 
     #[test]

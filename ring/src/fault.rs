@@ -78,13 +78,13 @@ pub enum DeviceFault {
         /// The queue's size, in entries.
         size: u16,
     },
-    /// An available entry names a descriptor that is not there; or a packed chain's buffer id is not below the
-    /// queue's size.
+    /// An available entry names a descriptor that is not there; or a packed chain's buffer id, or a tagged one's tag,
+    /// is not below the queue's size.
     #[error("available entry {position} names chain {head} of {size}")]
     Head {
         /// Where the chain lies, as [`Positions`](crate::Positions) counts.
         position: u16,
-        /// The descriptor, or buffer id, that it names.
+        /// The descriptor, buffer id or tag that it names.
         head: u16,
         /// The queue's size, in entries.
         size: u16,
@@ -97,7 +97,8 @@ pub enum DeviceFault {
         /// The chain's head.
         head: u16,
     },
-    /// A packed ring's descriptors are made available although this side still has them, or has not returned them.
+    /// A packed or tagged ring's descriptors are made available although this side still has them, or has not returned
+    /// them; or those of a tagged ring leave no place for its wall.
     #[error(
         "{entries} entries from {position} on are made available, and {outstanding} of {size} are out"
     )]
@@ -160,13 +161,13 @@ pub enum ChainError {
         /// Its index.
         descriptor: u16,
     },
-    /// A packed chain goes on with an indirect table.
+    /// A packed or tagged chain goes on with an indirect table.
     #[error("an indirect table in a chain, at descriptor {descriptor}")]
     IndirectInChain {
         /// Its index.
         descriptor: u16,
     },
-    /// A packed chain goes on with a descriptor that is not available.
+    /// A packed or tagged chain goes on with a descriptor that is not available.
     #[error("descriptor {descriptor} follows, but is not available")]
     NotAvailable {
         /// Its index.
@@ -193,8 +194,11 @@ pub enum ChainError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// A queue's size is at most 32768; that of a split queue is a power of two.
-    #[error("queue size {size} is not from 1 to 32768, or no power of two where it must be")]
+    /// A queue's size is from 1 to 32768; that of a split queue is a power of two, that of a tagged one too and at
+    /// least 2.
+    #[error(
+        "queue size {size}: not from 1 (tagged: 2) to 32768, or no power of two where it must be"
+    )]
     Size {
         /// The size that was asked for, in entries.
         size: u16,
@@ -293,7 +297,7 @@ pub enum AddError {
     /// A chain has at least one buffer.
     #[error("a chain without buffers")]
     Empty,
-    /// A chain never has more descriptors than the queue's size, or than its indirect table has room for.
+    /// A chain never has more descriptors than the queue has room for, or its indirect table.
     #[error("a chain of {needed} descriptors; {limit} is the most")]
     TooManyDescriptors {
         /// How many it needs.

@@ -74,6 +74,8 @@ mod positions;
 pub mod record;
 pub mod split;
 mod state;
+mod suppression;
+pub mod tagged;
 
 pub use descriptor::{Buffer, DESCRIPTOR_BYTES};
 pub use device::{Chain, ChainHead, DeviceFormat, DeviceQueue, DeviceSlot, Slices};

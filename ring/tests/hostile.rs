@@ -5,12 +5,12 @@ mod support;
 
 use proptest::prelude::*;
 use shmbus_ring::{Buffer, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue};
-use shmbus_ring::{DriverSlot, packed, split};
+use shmbus_ring::{DriverSlot, packed, split, tagged};
 use shmbus_shm::testing::{Counting, Hostile, Probe, Probed};
 use shmbus_shm::{OffsetSpace, heap};
 use shmbus_virtio::Features;
 use support::heap_ring::Memory;
-use support::{IN_ORDER, packed_ring};
+use support::{IN_ORDER, packed_ring, tagged_ring};
 
 /// Lies, and counts how often it was asked.
 #[derive(Clone, Debug)]
@@ -315,6 +315,38 @@ proptest! {
         let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
         let ring = packed::InOrderDriverRing::new(areas, features(event_idx) | IN_ORDER).unwrap();
         let device = memory.in_order_device(Features::empty());
+        let faults = driver_survives(DriverQueue::with_heap(ring), device, &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_tagged_device_survives_any_driver(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = tagged_ring::Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
+        let driver = memory.driver(Features::empty());
+        let ring = tagged::DeviceRing::new(areas, features(event_idx)).unwrap();
+        let faults = device_survives(driver, DeviceQueue::with_heap(ring), &liar, rounds)?;
+        prop_assert!(lies > 0 || faults == 0);
+    }
+
+    #[test]
+    fn a_tagged_driver_survives_any_device(
+        seed: u64,
+        lies: u8,
+        event_idx: bool,
+        rounds in 1_usize..40,
+    ) {
+        let memory = tagged_ring::Memory::new(SIZE);
+        let liar = Liar::new(seed, lies);
+        let areas = memory.probed(liar.clone(), liar.clone(), liar.clone());
+        let ring = tagged::DriverRing::new(areas, features(event_idx)).unwrap();
+        let device = memory.device(Features::empty());
         let faults = driver_survives(DriverQueue::with_heap(ring), device, &liar, rounds)?;
         prop_assert!(lies > 0 || faults == 0);
     }

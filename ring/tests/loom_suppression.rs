@@ -12,8 +12,8 @@ use loom::sync::Notify;
 use shmbus_ring::{Buffer, DeviceFormat, DriverFormat, Recheck};
 use shmbus_virtio::Features;
 use support::modelled::{
-    Device, Driver, Packed, Side, Split, find_failure, no_fence, no_space, packed_in_order_queues,
-    packed_queues, split_in_order_queues, split_queues,
+    Device, Driver, Packed, Side, Split, Tagged, find_failure, no_fence, no_space,
+    packed_in_order_queues, packed_queues, split_in_order_queues, split_queues, tagged_queues,
 };
 
 const CHAINS: u16 = 2;
@@ -154,13 +154,24 @@ fn packed(features: Features) -> Packed {
     }
 }
 
+/// Event positions wrap in the middle of the run, and the second chain is in the next lap.
+fn tagged(features: Features) -> Tagged {
+    Tagged {
+        size: 4,
+        features,
+        position: 0xffff,
+        ..Tagged::default()
+    }
+}
+
 #[test]
 fn a_device_that_sleeps_is_told() {
     for features in FEATURES {
-        let (split, packed) = (split(features), packed(features));
+        let (split, packed, tagged) = (split(features), packed(features), tagged(features));
         for (format, failure) in [
             ("split", device_sleeps(move || split_queues(split))),
             ("packed", device_sleeps(move || packed_queues(packed))),
+            ("tagged", device_sleeps(move || tagged_queues(tagged))),
         ] {
             assert_eq!(failure, None, "{format} {features:?}");
         }
@@ -170,7 +181,7 @@ fn a_device_that_sleeps_is_told() {
 #[test]
 fn a_driver_that_sleeps_is_told() {
     for features in FEATURES {
-        let (split, packed) = (split(features), packed(features));
+        let (split, packed, tagged) = (split(features), packed(features), tagged(features));
         for after in [1, 2] {
             let order = Completed::FrontToBack;
             for (format, failure) in [
@@ -181,6 +192,10 @@ fn a_driver_that_sleeps_is_told() {
                 (
                     "packed",
                     driver_sleeps(move || packed_queues(packed), after, order),
+                ),
+                (
+                    "tagged",
+                    driver_sleeps(move || tagged_queues(tagged), after, order),
                 ),
             ] {
                 assert_eq!(failure, None, "{format} {features:?} {after}");
@@ -283,6 +298,34 @@ fn each_missing_fence_of_a_packed_ring_is_caught() {
                 is_a_lost_wake_up(any_order, side);
                 let in_order = driver_sleeps(move || packed_in_order_queues(weakened), 1, order);
                 is_a_lost_wake_up(in_order, side);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_missing_fence_of_a_tagged_ring_is_caught() {
+    for features in FEATURES {
+        for (side, weakened) in [
+            (
+                "driver's",
+                Tagged {
+                    driver: no_fence(),
+                    ..tagged(features)
+                },
+            ),
+            (
+                "device's",
+                Tagged {
+                    device: no_fence(),
+                    ..tagged(features)
+                },
+            ),
+        ] {
+            is_a_lost_wake_up(device_sleeps(move || tagged_queues(weakened)), side);
+            for order in [Completed::FrontToBack, Completed::BackToFront] {
+                let any_order = driver_sleeps(move || tagged_queues(weakened), 1, order);
+                is_a_lost_wake_up(any_order, side);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use shmbus_ring::record::{Record, RecordLayout, RecordSlot, Recorded};
 use shmbus_ring::{
     Buffer, ChainHead, DeviceFormat, DeviceQueue, DeviceSlot, DeviceState, DriverFormat,
-    DriverQueue, DriverSlot, StateError, packed, split,
+    DriverQueue, DriverSlot, StateError, packed, split, tagged,
 };
 use shmbus_shm::testing::{Dying, Probed};
 use shmbus_shm::{Mapped, OffsetSpace, heap};
@@ -17,6 +17,7 @@ use support::IN_ORDER;
 use support::heap_ring::{self, space};
 use support::packed_ring;
 use support::random::Random;
+use support::tagged_ring;
 
 const SIZE: u16 = 8;
 
@@ -201,7 +202,7 @@ fn finish<D: DriverFormat, V: DeviceFormat, W>(
     }
     lender.reap();
     assert!(lender.lent.is_empty(), "lost: {:?}", lender.lent);
-    assert_eq!(lender.driver.free(), lender.driver.size());
+    assert_eq!(lender.driver.free(), lender.driver.capacity());
 }
 
 fn split_memory() -> heap_ring::Memory {
@@ -210,6 +211,10 @@ fn split_memory() -> heap_ring::Memory {
 
 fn packed_memory() -> packed_ring::Memory {
     packed_ring::Memory::new(SIZE)
+}
+
+fn tagged_memory() -> tagged_ring::Memory {
+    tagged_ring::Memory::new(SIZE)
 }
 
 #[test]
@@ -270,5 +275,20 @@ fn a_packed_ring_in_order_survives_its_devices_death_at_any_store() {
         },
         |memory, record, to| packed::recover(&memory.areas(), record, to),
         packed_memory,
+    );
+}
+
+#[test]
+fn a_tagged_ring_survives_its_devices_death_at_any_store() {
+    live_and_die(
+        |memory: &tagged_ring::Memory| {
+            tagged::DriverRing::new(memory.areas(), Features::empty()).unwrap()
+        },
+        |memory, dying| {
+            let areas = memory.probed(dying.clone(), dying.clone(), dying);
+            tagged::DeviceRing::new(areas, Features::empty()).unwrap()
+        },
+        |memory, record, to| tagged::recover(&memory.areas(), record, to),
+        tagged_memory,
     );
 }

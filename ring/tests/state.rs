@@ -5,11 +5,11 @@ mod support;
 use proptest::prelude::*;
 use shmbus_ring::{
     Buffer, DeviceQueue, DeviceSlot, DeviceState, DriverQueue, DriverSlot, DriverState, StateError,
-    packed, split,
+    packed, split, tagged,
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{self, space};
-use support::packed_ring;
+use support::{packed_ring, tagged_ring};
 
 const SIZE: u16 = 8;
 const BUFFER: Buffer = Buffer::new(0, 8);
@@ -199,6 +199,60 @@ fn a_packed_ring_refuses_positions_that_do_not_fit() {
         let error = driver_error(&with(&driver, offset, value));
         assert_eq!(field_of(error), field, "{offset}: {value:#x}");
     }
+}
+
+/// A tagged ring with three chains of two descriptors in flight, all of which the device has.
+#[test]
+fn a_tagged_ring_refuses_positions_that_do_not_fit() {
+    let memory = tagged_ring::Memory::new(SIZE);
+    let mut driver = memory.driver::<u16>(Features::empty());
+    let mut device = memory.device(Features::empty());
+    for cookie in 0..3 {
+        driver.add(&[BUFFER], &[BUFFER], cookie).unwrap();
+    }
+    let _ = driver.publish();
+    device.poll().unwrap();
+    let mut segments = [Buffer::default(); 4];
+    for _ in 0..3 {
+        let chain = device.take(&space(64), &mut segments).unwrap().unwrap();
+        let _ = chain.into_head();
+    }
+    let mut device_bytes = vec![0; DeviceState::max_bytes(SIZE)];
+    let device_bytes = device.save(&mut device_bytes).unwrap().as_bytes();
+    let mut driver_bytes = vec![0; DriverState::max_bytes(SIZE)];
+    let driver_bytes = driver.save(&mut driver_bytes).unwrap().as_bytes();
+
+    let device_error = |bytes: &[u8]| {
+        let ring = tagged::DeviceRing::new(memory.areas(), Features::empty()).unwrap();
+        let slots = vec![DeviceSlot::new(); usize::from(SIZE)];
+        DeviceState::parse(bytes)
+            .and_then(|state| DeviceQueue::restore(ring, slots, &state).map(|_| ()))
+            .err()
+    };
+    let driver_error_in = |half: bool, bytes: &[u8]| {
+        let mut ring = tagged::DriverRing::new(memory.areas(), Features::empty()).unwrap();
+        if half {
+            ring = ring.with_half_distance();
+        }
+        let slots: Vec<DriverSlot<u16>> = (0..SIZE).map(|_| DriverSlot::new()).collect();
+        DriverState::parse(bytes)
+            .and_then(|state| DriverQueue::restore(ring, slots, &state, Some).map(|_| ()))
+            .err()
+    };
+    assert_eq!(device_error(device_bytes), None);
+    assert_eq!(driver_error_in(false, driver_bytes), None);
+    let half = driver_error_in(true, driver_bytes);
+    assert_eq!(field_of(half), "available", "more is lent than half a ring");
+    for (offset, value) in [(10, 5), (10, 14), (12, 1), (12, 0xffff)] {
+        let error = device_error(&with(device_bytes, offset, value));
+        assert_eq!(field_of(error), "available", "{offset}: {value:#x}");
+    }
+    for (offset, value) in [(10, 7), (12, 8)] {
+        let error = driver_error_in(false, &with(driver_bytes, offset, value));
+        assert_eq!(field_of(error), "available", "{offset}: {value:#x}");
+    }
+    memory.write_used(0, 0, 0);
+    assert_eq!(field_of(device_error(device_bytes)), "used");
 }
 
 #[test]

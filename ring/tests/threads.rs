@@ -12,7 +12,7 @@ use shmbus_ring::{
 use shmbus_shm::{Bytes, Mapped, Notify, OffsetSpace};
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, bytes, space};
-use support::packed_ring;
+use support::{packed_ring, tagged_ring};
 
 const SIZE: u16 = 8;
 const PIECE: u64 = 512;
@@ -185,4 +185,16 @@ fn payload_crosses_two_threads_in_order_by_a_packed_ring() {
             memory.in_order_device(features),
         );
     }
+}
+
+#[test]
+fn payload_crosses_two_threads_by_a_tagged_ring_with_flags() {
+    let memory = tagged_ring::Memory::new(SIZE);
+    run(memory.driver(BY_FLAGS), memory.device(BY_FLAGS));
+}
+
+#[test]
+fn payload_crosses_two_threads_by_a_tagged_ring_with_event_positions() {
+    let memory = tagged_ring::Memory::new(SIZE);
+    run(memory.driver(BY_EVENTS), memory.device(BY_EVENTS));
 }

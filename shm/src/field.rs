@@ -112,6 +112,11 @@ impl<T: Word, W: Window> Entries<T, W> {
     pub fn fence(&self, order: Ordering) {
         self.window.fence(order);
     }
+
+    /// Among whom such fences order.
+    pub fn fence_scope(&self) -> FenceScope {
+        self.window.fence_scope()
+    }
 }
 
 /// An array of any number of words, for rings whose size need not be a power of two. Their positions are kept below

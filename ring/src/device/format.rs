@@ -68,6 +68,12 @@ pub(crate) mod sealed {
         /// move the used position. `stepwise` may leave a part for the next call.
         fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2];
 
+        /// Marks where the next publication begins, for whoever recovers the ring. Only rings that keep a record do, before
+        /// they announce the publication there; it is for formats that do not tell from a word that was overwritten later
+        /// whether it was shown.
+        #[inline(always)]
+        fn claim(&mut self) {}
+
         /// Shows the driver what was placed and settled.
         fn show(&mut self) -> Notify;
 

@@ -15,4 +15,4 @@ pub use queue::DeviceQueue;
 pub use slices::Slices;
 pub(crate) use slot::Completion;
 pub use slot::DeviceSlot;
-pub(crate) use table::IndirectTable;
+pub(crate) use table::{IndirectTable, check_table_place, walk_rows};

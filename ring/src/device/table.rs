@@ -2,8 +2,9 @@
 
 use shmbus_shm::{Access, AddressError, AddressSpace, SharedBytes};
 
+use super::ChainBuilder;
 use super::slices::next_piece;
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, NEXT, Row};
 use crate::fault::ChainError;
 
 /// How many descriptors are copied at a time: most tables are no longer.
@@ -54,6 +55,42 @@ impl<'a, A: AddressSpace> IndirectTable<'a, A> {
         let (rows, _) = self.copy.as_chunks::<DESCRIPTOR_BYTES>();
         Ok(rows[(index % CHUNK) as usize])
     }
+}
+
+/// Whether an indirect table may be at `descriptor`, which has these flags and is the `count`th of its chain: where chains
+/// follow one another, one has a single table or none (virtio 1.4, section 2.8.19).
+pub(crate) fn check_table_place(
+    negotiated: bool,
+    descriptor: u16,
+    flags: u16,
+    count: u16,
+) -> Result<(), ChainError> {
+    if !negotiated {
+        return Err(ChainError::IndirectNotNegotiated);
+    }
+    if flags & NEXT != 0 {
+        return Err(ChainError::IndirectWithNext { descriptor });
+    }
+    if count > 1 {
+        return Err(ChainError::IndirectInChain { descriptor });
+    }
+    Ok(())
+}
+
+/// Walks an indirect table whose rows follow one another. Other flags than WRITE are ignored (virtio 1.4, section
+/// 2.8.7).
+pub(crate) fn walk_rows(
+    space: &impl AddressSpace,
+    table: Buffer,
+    chain: &mut ChainBuilder<'_>,
+) -> Result<(), ChainError> {
+    let mut table = IndirectTable::new(space, table)?;
+    // `push` refuses a table that is longer than a chain may be.
+    for index in 0..table.descriptors() {
+        let row = Row::from_bytes(table.load(index)?);
+        chain.push(index as u16, row.buffer, row.flags)?;
+    }
+    Ok(())
 }
 
 fn copy_out(

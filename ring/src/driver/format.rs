@@ -29,6 +29,11 @@ pub(crate) mod sealed {
         /// The queue's size.
         fn size(&self) -> u16;
 
+        /// How many descriptors are free while nothing is lent.
+        fn capacity(&self) -> u16 {
+            self.size()
+        }
+
         /// How many descriptors are free.
         fn free(&self) -> u16;
 

@@ -95,7 +95,8 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         writable: &[Buffer],
         cookie: T,
     ) -> Result<(), Rejected<T>> {
-        let writable_bytes = match self.check_chain(readable, writable) {
+        let limit = self.ring.capacity();
+        let writable_bytes = match self.check_chain(readable, writable, limit) {
             Ok(bytes) => bytes,
             Err(reason) => return Err(Rejected { reason, cookie }),
         };
@@ -258,6 +259,11 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         self.ring.kind()
     }
 
+    /// How many descriptors are free while nothing is lent: the queue's size, but for a tagged ring.
+    pub fn capacity(&self) -> u16 {
+        self.ring.capacity()
+    }
+
     /// The queue's size, in entries.
     pub fn size(&self) -> u16 {
         self.ring.size()
@@ -387,9 +393,14 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         })
     }
 
-    /// Checks what a chain must always meet; returns how many of its bytes are writable.
+    /// Checks what a chain of at most `limit` descriptors must always meet; returns how many of its bytes are writable.
     #[inline(always)]
-    fn check_chain(&self, readable: &[Buffer], writable: &[Buffer]) -> Result<u32, AddError> {
+    fn check_chain(
+        &self,
+        readable: &[Buffer],
+        writable: &[Buffer],
+        limit: u16,
+    ) -> Result<u32, AddError> {
         if let Some(fault) = self.fault {
             return Err(AddError::Faulted(fault));
         }
@@ -397,7 +408,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         if needed == 0 {
             return Err(AddError::Empty);
         }
-        let limit = usize::from(self.ring.size());
+        let limit = usize::from(limit);
         if needed > limit {
             return Err(AddError::TooManyDescriptors { needed, limit });
         }
@@ -426,7 +437,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         writable: &[Buffer],
         table_bytes: usize,
     ) -> Result<u32, AddError> {
-        let writable_bytes = self.check_chain(readable, writable)?;
+        let writable_bytes = self.check_chain(readable, writable, self.ring.size())?;
         if !self.ring.has_indirect() {
             return Err(AddError::IndirectNotNegotiated);
         }

@@ -255,17 +255,11 @@ impl State {
         }
     }
 
-    /// A row of an indirect table. Of its state only the length and the flag WRITE mean something.
+    /// A descriptor as it was saved.
     pub(super) fn from_row(row: [u8; DESCRIPTOR_BYTES]) -> (Buffer, Self) {
         let words = u128::from_le_bytes(row);
         let state = Self((words >> 64) as u64);
         (Buffer::new(words as u64, state.len()), state)
-    }
-
-    /// A row of an indirect table: a buffer, and the flag WRITE or none.
-    pub(super) fn to_row(buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
-        let state = Self::new(buffer.len, 0, flags, 0);
-        (u128::from(buffer.address) | u128::from(state.0) << 64).to_le_bytes()
     }
 }
 
@@ -307,11 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_pvirtq_desc() {
-        let row = State::to_row(Buffer::new(0x0102_0304_0506_0708, 0x1112_1314), 2);
-        assert_eq!(row[..8], 0x0102_0304_0506_0708_u64.to_le_bytes());
-        assert_eq!(row[8..12], 0x1112_1314_u32.to_le_bytes());
-        assert_eq!(row[12..], [0, 0, 2, 0]);
+    fn the_second_word_is_that_of_pvirtq_desc() {
         let state = State::new(7, 0x2122, 3, AVAILABLE | USED);
         assert_eq!(state.0.to_le_bytes(), [7, 0, 0, 0, 0x22, 0x21, 0x83, 0x80]);
         assert_eq!((state.len(), state.id()), (7, 0x2122));

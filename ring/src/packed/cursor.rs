@@ -83,6 +83,19 @@ impl Cursor {
             to + 2 * u32::from(size) - from
         }
     }
+
+    /// Whether `event`, as an event suppression structure carries it, is one of the `moved` descriptors from here on.
+    ///
+    /// A chain or a batch moves by more than one, and the position that was asked for may be any of them, so this
+    /// tests a range, in both laps that the wrap counter tells apart. A position that the ring does not have counts as
+    /// one of them.
+    #[inline]
+    pub(super) fn crosses(self, event: u16, moved: u16, size: u16) -> bool {
+        match Self::from_bits(event, size) {
+            Some(event) => self.distance_to(event, size) < u32::from(moved),
+            None => true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +133,26 @@ mod tests {
         for (bits, size) in [(3, 3), (0x8003, 3), (0x7fff, 32767)] {
             assert_eq!(Cursor::from_bits(bits, size), None);
         }
+    }
+
+    /// Every event position against every move in small rings, counted out descriptor by descriptor.
+    #[test]
+    fn the_range_is_what_was_moved_over_in_this_lap() {
+        for size in 1..=5 {
+            let mut old = Cursor::ORIGIN;
+            for _ in 0..2 * size {
+                for moved in 0..=size {
+                    let mut event = Cursor::ORIGIN;
+                    for _ in 0..2 * size {
+                        let written = (0..moved).any(|step| old.forward(step, size) == event);
+                        assert_eq!(old.crosses(event.to_bits(), moved, size), written);
+                        event = event.forward(1, size);
+                    }
+                }
+                old = old.forward(1, size);
+            }
+        }
+        assert!(Cursor::ORIGIN.crosses(0x8004, 1, 4), "no such descriptor");
     }
 
     /// Virtio 1.4, section 2.8.1: available is "AVAIL as the wrap counter, USED its inverse", used "both as the

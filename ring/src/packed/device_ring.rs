@@ -9,12 +9,12 @@ use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
 use super::device_order::{AnyOrder, DeviceOrder, InOrder, UsedRing};
 use super::saved::{self, InFlight};
-use super::suppression::Suppression;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
 use crate::device::{
-    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, IndirectTable, sealed,
+    ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, check_table_place, sealed,
+    walk_rows,
 };
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
@@ -22,6 +22,7 @@ use crate::features::{RingFeatures, RingType};
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
+use crate::suppression::Suppression;
 
 /// The device side of a packed ring whose chains are completed in any order.
 pub type DeviceRing<W> = DeviceRingIn<W, AnyOrder>;
@@ -154,8 +155,8 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
         loop {
             let buffer = Buffer::new(self.descriptors.load_address(at), state.len());
             if state.has(INDIRECT) {
-                check_indirect(self.indirect, at.offset(), state, count)?;
-                walk_table(space, buffer, &mut chain)?;
+                check_table_place(self.indirect, at.offset(), state.flags(), count)?;
+                walk_rows(space, buffer, &mut chain)?;
                 break;
             }
             chain.push(at.offset(), buffer, state.flags())?;
@@ -189,40 +190,6 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             self.own_wish.store(wish.to_word(), Relaxed);
         }
     }
-}
-
-/// A chain has one indirect table, or none (section 2.8.19).
-pub(super) fn check_indirect(
-    negotiated: bool,
-    descriptor: u16,
-    state: State,
-    count: u16,
-) -> Result<(), ChainError> {
-    if !negotiated {
-        return Err(ChainError::IndirectNotNegotiated);
-    }
-    if state.has(NEXT) {
-        return Err(ChainError::IndirectWithNext { descriptor });
-    }
-    if count > 1 {
-        return Err(ChainError::IndirectInChain { descriptor });
-    }
-    Ok(())
-}
-
-/// Walks an indirect table. Its rows follow one another, and other flags than WRITE are ignored (section 2.8.7).
-pub(super) fn walk_table(
-    space: &impl AddressSpace,
-    table: Buffer,
-    chain: &mut ChainBuilder<'_>,
-) -> Result<(), ChainError> {
-    let mut table = IndirectTable::new(space, table)?;
-    // `push` refuses a table that is longer than a chain may be.
-    for index in 0..table.descriptors() {
-        let (buffer, state) = State::from_row(table.load(index)?);
-        chain.push(index as u16, buffer, state.flags())?;
-    }
-    Ok(())
 }
 
 impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
@@ -342,7 +309,9 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.used_event, published.from, published.count, self.size) {
+        if wish.is_wanted(self.used_event, |event| {
+            published.from.crosses(event, published.count, self.size)
+        }) {
             Notify::Yes
         } else {
             Notify::No
@@ -359,7 +328,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     fn enable_notifications(&mut self) -> Recheck {
         self.ask(if self.avail_event {
-            Suppression::at(self.next)
+            Suppression::at(self.next.to_bits())
         } else {
             Suppression::ENABLE
         });

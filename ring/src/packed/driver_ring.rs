@@ -8,10 +8,9 @@ use super::areas::{Areas, Descriptors, State};
 use super::cursor::Cursor;
 use super::driver_order::{AnyOrder, DriverOrder, InOrder};
 use super::saved;
-use super::suppression::Suppression;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, UsedElement, WRITE, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
@@ -19,6 +18,7 @@ use crate::features::{RingFeatures, RingType};
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, StateError};
+use crate::suppression::Suppression;
 
 /// The driver side of a packed ring whose chains come back in any order.
 pub type DriverRing<W> = DriverRingIn<W, AnyOrder>;
@@ -206,9 +206,8 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.place_chain(slots, core::iter::once((table, INDIRECT)))
     }
 
-    /// Rows follow one another, and WRITE is the only flag that means something (section 2.8.7).
     fn indirect_row(&self, _: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
-        State::to_row(buffer, flags & WRITE)
+        Row { buffer, flags }.to_bytes()
     }
 
     #[inline]
@@ -221,7 +220,9 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         // of its `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.device_wish.load(Relaxed));
-        if wish.is_wanted(self.avail_event, published.from, published.count, self.size) {
+        if wish.is_wanted(self.avail_event, |event| {
+            published.from.crosses(event, published.count, self.size)
+        }) {
             Notify::Yes
         } else {
             Notify::No
@@ -274,7 +275,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     fn enable_notifications(&mut self, count: u16) -> Recheck {
         // Each chain takes up a descriptor at least: so this is no later than the `count`th.
         self.ask(if self.used_event {
-            Suppression::at(self.used.forward(count - 1, self.size))
+            Suppression::at(self.used.forward(count - 1, self.size).to_bits())
         } else {
             Suppression::ENABLE
         });

@@ -13,7 +13,6 @@ mod driver_order;
 mod driver_ring;
 mod recover;
 mod saved;
-mod suppression;
 mod unpublished;
 
 pub use areas::{Areas, Layout, MAX_SIZE};

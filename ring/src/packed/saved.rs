@@ -4,9 +4,9 @@ use shmbus_shm::{AddressSpace, Window};
 
 use super::areas::{Descriptors, State};
 use super::cursor::Cursor;
-use super::device_ring::{Walked, check_indirect, walk_table};
+use super::device_ring::Walked;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, NEXT};
-use crate::device::ChainBuilder;
+use crate::device::{ChainBuilder, check_table_place, walk_rows};
 use crate::fault::ChainError;
 use crate::positions::Positions;
 use crate::state::{DeviceStateWriter, SavedChain, StateError};
@@ -54,8 +54,8 @@ pub(super) fn walk(
         let (buffer, state) = State::from_row(*row);
         count += 1;
         if state.has(INDIRECT) {
-            check_indirect(indirect, count - 1, state, count)?;
-            walk_table(space, buffer, &mut builder)?;
+            check_table_place(indirect, count - 1, state.flags(), count)?;
+            walk_rows(space, buffer, &mut builder)?;
             break;
         }
         builder.push(count - 1, buffer, state.flags())?;

@@ -4,7 +4,7 @@
 //! say which chains were taken and not returned, a packed ring's used descriptors overwrite those of chains in flight, and
 //! its positions are nowhere. [`Recorded`] wraps a device ring and writes what is missing to memory of the device's own,
 //! step by step, so that after a death between any two stores a third party ([`split::recover`](crate::split::recover),
-//! [`packed::recover`](crate::packed::recover)) finds a state in which no chain is lost, and none that the driver was
+//! [`packed::recover`](crate::packed::recover), [`tagged::recover`](crate::tagged::recover)) finds a state in which no chain is lost, and none that the driver was
 //! shown comes up again. The idea is vhost-user's in-flight buffer; the layout is in docs/abi.md.
 //!
 //! Whoever does without pays nothing. A split ring in order needs no record: its used index says all.

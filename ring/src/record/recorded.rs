@@ -201,6 +201,7 @@ where
     fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2] {
         let [from, to] = self.ring.settle(slots, stepwise);
         if from != to {
+            self.ring.claim();
             let batch = self.batch;
             let publication = Publication { from, to, batch };
             self.record.store_publication(publication.to_word());

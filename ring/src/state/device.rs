@@ -13,7 +13,8 @@ const MAGIC: [u8; 4] = *b"SHDV";
 /// The state of a queue's device side: how far it had come, and which chains it had taken and not returned.
 ///
 /// [`DeviceQueue::save`](crate::DeviceQueue::save) makes one, and so does a third party from the memory of a queue whose
-/// device died ([`split::recover`](crate::split::recover), [`packed::recover`](crate::packed::recover)).
+/// device died ([`split::recover`](crate::split::recover), [`packed::recover`](crate::packed::recover),
+/// [`tagged::recover`](crate::tagged::recover)).
 /// [`DeviceQueue::restore`](crate::DeviceQueue::restore) goes on from it.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceState<'b> {

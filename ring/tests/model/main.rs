@@ -13,11 +13,11 @@ mod support;
 use proptest::prelude::*;
 use rules::Rules;
 use run::Run;
-use shmbus_ring::{any, packed, split};
+use shmbus_ring::{any, packed, split, tagged};
 use shmbus_virtio::Features;
 use steps::{Step, features, steps};
 use support::heap_ring::Memory;
-use support::{IN_ORDER, packed_ring};
+use support::{IN_ORDER, packed_ring, tagged_ring};
 
 fn run_split(size: u16, position: u16, features: Features, halves: bool, steps: &[Step]) {
     let memory = if halves {
@@ -51,6 +51,23 @@ fn run_packed(size: u16, position: u16, features: Features, steps: &[Step]) {
         let device = || packed::DeviceRing::new(areas(), features).unwrap();
         Run::new(&driver, &device, rules, position, features).run(steps);
     }
+}
+
+fn run_tagged(size: u16, half: bool, position: u16, features: Features, steps: &[Step]) {
+    let memory = tagged_ring::Memory::new(size);
+    let areas = || memory.areas();
+    let driver = || {
+        let ring = tagged::DriverRing::new(areas(), features).unwrap();
+        if half {
+            ring.with_half_distance()
+        } else {
+            ring
+        }
+    };
+    let device = || tagged::DeviceRing::new(areas(), features).unwrap();
+    let run = Run::new(&driver, &device, Rules::TAGGED, position, features);
+    assert_eq!(run.capacity, if half { size / 2 } else { size - 1 });
+    run.run(steps);
 }
 
 /// By rings whose type is known at run time only.
@@ -143,5 +160,16 @@ proptest! {
     ) {
         let order = if in_order { IN_ORDER } else { Features::empty() };
         run_any(packed, position, features | order, &steps);
+    }
+
+    #[test]
+    fn both_sides_of_a_tagged_ring_do_what_the_model_does(
+        shift in 1_u32..6,
+        half: bool,
+        position in any_position(),
+        features in features(),
+        steps in steps(),
+    ) {
+        run_tagged(1 << shift, half, position, features, &steps);
     }
 }

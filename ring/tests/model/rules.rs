@@ -37,6 +37,16 @@ impl Rules {
         }
     }
 
+    /// As in a packed ring, but positions run freely.
+    pub(crate) const TAGGED: Self = Self {
+        lap: 65536,
+        counts: false,
+        disables: true,
+        by_descriptor: true,
+        starts_enabled: true,
+        in_order: false,
+    };
+
     pub(crate) fn in_order(self) -> Self {
         Self {
             in_order: true,

@@ -52,6 +52,8 @@ pub(crate) struct Run<'r, D, V> {
     event_idx: bool,
     pub(crate) rules: Rules,
     pub(crate) size: u16,
+    /// How many descriptors are free while nothing is lent.
+    pub(crate) capacity: u16,
     free: u16,
     number: u8,
     pub(crate) available: Direction<Made>,
@@ -82,7 +84,7 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
     ) -> Self {
         let event_idx = features.contains(Features::EVENT_IDX);
         let driver = DriverQueue::with_heap_at(driver_ring(), position).unwrap();
-        let size = driver.size();
+        let (size, capacity) = (driver.size(), driver.capacity());
         Self {
             driver_ring,
             device_ring,
@@ -94,7 +96,8 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
             event_idx,
             rules,
             size,
-            free: size,
+            capacity,
+            free: capacity,
             number: 0,
             available: Direction::new(rules, event_idx),
             in_flight: Vec::new(),
@@ -139,6 +142,7 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
         }
 
         let descriptors = if indirect { 1 } else { needed as u16 };
+        let limit = usize::from(if indirect { self.size } else { self.capacity });
         let cookie = Lent {
             number,
             piece,
@@ -148,11 +152,8 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
         };
         let expected = if needed == 0 {
             Some(AddError::Empty)
-        } else if needed > usize::from(self.size) {
-            Some(AddError::TooManyDescriptors {
-                needed,
-                limit: usize::from(self.size),
-            })
+        } else if needed > limit {
+            Some(AddError::TooManyDescriptors { needed, limit })
         } else if indirect && !self.indirect {
             Some(AddError::IndirectNotNegotiated)
         } else if descriptors > self.free {
@@ -360,7 +361,7 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
             let refused = self.device.complete(head, 0).unwrap_err();
             assert!(matches!(refused.reason, CompleteError::NotTaken { .. }));
         }
-        self.free = self.size;
+        self.free = self.capacity;
         self.available = Direction::new(self.rules, self.event_idx);
         self.used = Direction::new(self.rules, self.event_idx);
         self.turns.clear();
@@ -385,7 +386,7 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
         for _ in 0..=self.size {
             self.step(&Step::DriverTake);
         }
-        assert_eq!(self.driver.free(), self.size);
+        assert_eq!(self.driver.free(), self.capacity);
         assert_eq!(self.driver.positions().in_flight, 0);
         assert_eq!(self.pieces.len(), usize::from(self.size));
     }

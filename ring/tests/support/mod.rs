@@ -11,6 +11,7 @@ pub mod packed_ring;
 pub mod random;
 pub mod stores;
 pub mod widths;
+pub mod tagged_ring;
 
 use shmbus_virtio::Features;
 

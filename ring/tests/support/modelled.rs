@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use shmbus_ring::{DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue, DriverSlot};
-use shmbus_ring::{packed, split};
+use shmbus_ring::{packed, split, tagged};
 use shmbus_shm::testing::{LoomWindow, Weakening};
 use shmbus_shm::{Entries, OffsetSpace, Window};
 use shmbus_virtio::Features;
@@ -22,6 +22,10 @@ pub type PackedPair = (
     Device<packed::DeviceRing<LoomWindow>>,
 );
 
+pub type TaggedPair = (
+    Driver<tagged::DriverRing<LoomWindow>>,
+    Device<tagged::DeviceRing<LoomWindow>>,
+);
 pub type SplitInOrderPair = (
     Driver<split::InOrderDriverRing<LoomWindow>>,
     Device<split::InOrderDeviceRing<LoomWindow>>,
@@ -99,6 +103,42 @@ pub fn packed_in_order_queues(setting: Packed) -> PackedInOrderPair {
     pair(
         packed::InOrderDriverRing::new(driver, features).unwrap(),
         packed::InOrderDeviceRing::new(device, features).unwrap(),
+        setting.position,
+    )
+}
+
+/// What a model of a tagged ring is run with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tagged {
+    pub size: u16,
+    pub features: Features,
+    /// Where both sides start.
+    pub position: u16,
+    /// What each side leaves out, in its handle on the ring.
+    pub driver: Weakening,
+    pub device: Weakening,
+}
+
+/// Both sides over fresh memory.
+pub fn tagged_queues(setting: Tagged) -> TaggedPair {
+    let layout = tagged::Layout::new(setting.size).unwrap();
+    let ring = LoomWindow::builder()
+        .words::<u64>(0, 2 * usize::from(setting.size))
+        .build();
+    let wish = || LoomWindow::builder().words::<u32>(0, 1).build();
+    let (driver_wish, device_wish) = (wish(), wish());
+    let [driver, device] = [setting.driver, setting.device].map(|weakening| {
+        tagged::Areas::new(
+            layout,
+            &ring.weakened(weakening),
+            &driver_wish,
+            &device_wish,
+        )
+        .unwrap()
+    });
+    pair(
+        tagged::DriverRing::new(driver, setting.features).unwrap(),
+        tagged::DeviceRing::new(device, setting.features).unwrap(),
         setting.position,
     )
 }
