@@ -1,12 +1,35 @@
 //! When the other side must be told, and when this side may sleep.
 
-/// Whether moving an index from `old` to `new` crossed `event`: wrote the entry that the other side asked to be told
-/// of (virtio 1.4, sections 2.7.7 and 2.7.10).
+/// How many entries this side has shown the other one since it last found out whether to tell of them.
 ///
-/// A batch moves the index by more than one, so this tests a range and not for equality. All three wrap at 65536.
-#[inline(always)]
-pub(crate) fn is_crossed(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+/// It stops where 16 bits end: behind so many entries, every one that the other side can ask for is among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Untold(u16);
+
+impl Untold {
+    /// So many more entries were shown.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, entries: u16) {
+        self.0 = self.0.saturating_add(entries);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the entry is among them that so many were shown after: if the other side asked to be told of it, this is
+    /// the time (virtio 1.4, sections 2.7.7, 2.7.10 and 2.8.10). They are a range, and any of them may be the one.
+    #[inline(always)]
+    pub(crate) fn includes(self, shown_after: u16) -> bool {
+        shown_after < self.0 || self.0 == u16::MAX
+    }
+
+    /// The same, for the entry `event` of a ring whose positions run freely, and wrap at 65536; `next` is shown next.
+    #[inline(always)]
+    pub(crate) fn includes_entry(self, event: u16, next: u16) -> bool {
+        self.includes(next.wrapping_sub(event).wrapping_sub(1))
+    }
 }
 
 /// What was found after notifications were enabled.
@@ -31,18 +54,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn shown(entries: u16) -> Untold {
+        let mut untold = Untold::default();
+        untold.add(entries);
+        untold
+    }
+
     /// An event offset inside a batch's span must be found, also where the index wraps.
     #[test]
-    fn an_event_inside_a_batch_is_crossed() {
-        assert!(is_crossed(0, 1, 0));
-        assert!(!is_crossed(1, 1, 0));
-        assert!(is_crossed(3, 8, 0));
-        assert!(!is_crossed(8, 8, 0));
-        assert!(is_crossed(0xffff, 0, 0xffff));
-        assert!(is_crossed(0xfffe, 5, 0xfff0));
-        assert!(is_crossed(4, 5, 0xfff0));
-        assert!(!is_crossed(5, 5, 0xfff0));
-        assert!(!is_crossed(0, 0, 0));
+    fn an_event_inside_a_batch_is_found() {
+        assert!(shown(1).includes_entry(0, 1));
+        assert!(!shown(1).includes_entry(1, 1));
+        assert!(shown(8).includes_entry(3, 8));
+        assert!(!shown(8).includes_entry(8, 8));
+        assert!(shown(1).includes_entry(0xffff, 0));
+        assert!(shown(21).includes_entry(0xfffe, 5));
+        assert!(shown(21).includes_entry(4, 5));
+        assert!(!shown(21).includes_entry(5, 5));
+        assert!(!shown(0).includes_entry(0, 0));
+    }
+
+    /// A side may show more than a lap before it asks.
+    #[test]
+    fn nothing_is_forgotten_however_much_is_shown() {
+        let mut untold = Untold::default();
+        for _ in 0..5 {
+            untold.add(32768);
+        }
+        assert!(!untold.is_empty());
+        for event in [0, 1, 32767, 32768, 65535] {
+            assert!(untold.includes_entry(event, 32768));
+        }
     }
 
     const MOST: u16 = if cfg!(miri) { 100 } else { 32768 };
@@ -57,7 +99,8 @@ mod tests {
         #[test]
         fn the_range_is_what_was_written(old: u16, moved in 0..=MOST, event: u16) {
             let written = (0..moved).any(|step| old.wrapping_add(step) == event);
-            prop_assert_eq!(is_crossed(event, old.wrapping_add(moved), old), written);
+            let next = old.wrapping_add(moved);
+            prop_assert_eq!(shown(moved).includes_entry(event, next), written);
         }
     }
 }

@@ -110,8 +110,13 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     #[inline]
-    fn show(&mut self) -> Notify {
-        with_each!(self, ring => ring.show())
+    fn show(&mut self) {
+        with_each!(self, ring => ring.show());
+    }
+
+    #[inline]
+    fn notify(&mut self) -> Notify {
+        with_each!(self, ring => ring.notify())
     }
 
     fn halt(&mut self) {

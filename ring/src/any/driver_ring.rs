@@ -104,8 +104,13 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     }
 
     #[inline]
-    fn publish(&mut self) -> Notify {
-        with_each!(self, ring => ring.publish())
+    fn show(&mut self) {
+        with_each!(self, ring => ring.show());
+    }
+
+    #[inline]
+    fn notify(&mut self) -> Notify {
+        with_each!(self, ring => ring.notify())
     }
 
     #[inline]

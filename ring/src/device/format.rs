@@ -75,7 +75,10 @@ pub(crate) mod sealed {
         fn claim(&mut self) {}
 
         /// Shows the driver what was placed and settled.
-        fn show(&mut self) -> Notify;
+        fn show(&mut self);
+
+        /// Whether the driver must be told of what was shown since the last call.
+        fn notify(&mut self) -> Notify;
 
         /// Forgets what the last poll found: the queue has stopped.
         fn halt(&mut self);
@@ -92,7 +95,8 @@ pub(crate) mod sealed {
         /// How far the next chain is from a chain that was taken at `position`: the more, the longer ago it was taken.
         fn age(&self, position: u16) -> u32;
 
-        /// Whether a chain was placed that is not published and could be.
+        /// Whether a chain was placed that is not published and could be: not shown, or shown and nobody knows whether the
+        /// driver must be told.
         fn has_unpublished(&self) -> bool;
 
         /// The descriptor at `index` of a chain that was taken at `position`, while the ring still has it.

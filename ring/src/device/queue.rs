@@ -185,15 +185,23 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// Shows the driver all chains completed since the last call, together, and answers whether it must be told.
     #[inline]
     pub fn publish(&mut self) -> Notify {
+        self.expose();
+        self.ring.notify()
+    }
+
+    /// Shows all chains completed since the last call, as [`publish`](Self::publish) does, to a driver that looks by
+    /// itself: whether it must be told is left open. That saves a full barrier, and a look at what the driver asks for.
+    /// The next `publish` answers for what was exposed before, too: a driver that may sleep needs one, in the end.
+    #[inline]
+    pub fn expose(&mut self) {
         let slots = self.slots.as_mut();
         let stepwise = self.ring.is_stepwise();
         let [mut from, mut to] = self.ring.settle(slots, stepwise);
-        let mut notify = self.ring.show();
+        self.ring.show();
         while stepwise && from != to {
             [from, to] = self.ring.settle(slots, stepwise);
-            notify = notify.or(self.ring.show());
+            self.ring.show();
         }
-        notify
     }
 
     /// Stops the queue because a buffer of `chain`, which was taken, cannot be accessed: the driver gave a wrong

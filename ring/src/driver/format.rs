@@ -46,7 +46,7 @@ pub(crate) mod sealed {
         /// Goes on over the same memory, which is now found at other addresses of this process.
         fn rebind(&mut self, areas: Self::Areas) -> Result<(), SetupError>;
 
-        /// Writes a chain that [`DriverFormat::publish`] makes available; returns its id. The queue has checked that
+        /// Writes a chain that [`DriverFormat::show`] makes available; returns its id. The queue has checked that
         /// there are 1 to [`DriverFormat::free`] buffers.
         fn place<T>(
             &mut self,
@@ -63,7 +63,10 @@ pub(crate) mod sealed {
         fn indirect_row(&self, index: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES];
 
         /// Makes what was placed available.
-        fn publish(&mut self) -> Notify;
+        fn show(&mut self);
+
+        /// Whether the device must be told of what was shown since the last call.
+        fn notify(&mut self) -> Notify;
 
         /// Looks how far the device has come; returns how many used chains can be taken at least.
         fn poll(&mut self) -> Result<u16, DriverFault>;
@@ -97,7 +100,8 @@ pub(crate) mod sealed {
         /// How far this side has come.
         fn positions(&self) -> Positions;
 
-        /// Whether a chain was placed that is not published.
+        /// Whether a chain was placed that is not published: not shown, or shown and nobody knows whether the device must
+        /// be told.
         fn has_unpublished(&self) -> bool;
 
         /// Whether chains are known to be used by a descriptor or element that was taken with one before them.

@@ -150,8 +150,19 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
         if self.fault.is_some() {
             return Notify::No;
         }
-        self.published = self.placed;
-        self.ring.publish()
+        self.expose();
+        self.ring.notify()
+    }
+
+    /// Makes all chains placed since the last call available, as [`publish`](Self::publish) does, to a device that looks
+    /// by itself: whether it must be told is left open. That saves a full barrier, and a look at what the device asks
+    /// for. The next `publish` answers for what was exposed before, too: a device that may sleep needs one, in the end.
+    #[inline]
+    pub fn expose(&mut self) {
+        if self.fault.is_none() {
+            self.published = self.placed;
+            self.ring.show();
+        }
     }
 
     /// Looks how far the device has come, with one load; returns how many chains [`take`](Self::take) will hand back

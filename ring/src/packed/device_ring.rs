@@ -299,18 +299,23 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         [self.used.from(), self.used.next()].map(Cursor::to_bits)
     }
 
-    #[inline]
-    fn show(&mut self) -> Notify {
-        let Some(published) = self.used.publish(&self.descriptors) else {
+    #[inline(always)]
+    fn show(&mut self) {
+        self.outstanding -= self.used.show(&self.descriptors);
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = self.used.take_untold();
+        if untold.is_empty() {
             return Notify::No;
-        };
-        self.outstanding -= published.count;
+        }
         // Between the descriptor and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
         if wish.is_wanted(self.used_event, |event| {
-            published.from.crosses(event, published.count, self.size)
+            self.used.from().is_told_of(event, untold, self.size)
         }) {
             Notify::Yes
         } else {
@@ -356,7 +361,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.used.next() != self.used.from()
+        !self.used.is_empty()
     }
 
     fn load_descriptor(&self, position: u16, index: u16) -> [u8; DESCRIPTOR_BYTES] {

@@ -210,18 +210,24 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         Row { buffer, flags }.to_bytes()
     }
 
-    #[inline]
-    fn publish(&mut self) -> Notify {
-        let Some(published) = self.available.publish(&self.descriptors) else {
-            return Notify::No;
-        };
+    #[inline(always)]
+    fn show(&mut self) {
+        self.available.show(&self.descriptors);
         self.order.publish();
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = self.available.take_untold();
+        if untold.is_empty() {
+            return Notify::No;
+        }
         // Between the descriptor and the look at what the device asked for (section 2.8.21.3.1): pairs with the fence
         // of its `enable_notifications`. Either we see its wish, or it sees our descriptor.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.device_wish.load(Relaxed));
         if wish.is_wanted(self.avail_event, |event| {
-            published.from.crosses(event, published.count, self.size)
+            self.available.from().is_told_of(event, untold, self.size)
         }) {
             Notify::Yes
         } else {
@@ -298,7 +304,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.available.next() != self.available.from()
+        !self.available.is_empty()
     }
 
     fn has_untaken(&self) -> bool {

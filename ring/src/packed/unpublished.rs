@@ -6,26 +6,24 @@ use shmbus_shm::Window;
 
 use super::areas::{Descriptors, State};
 use super::cursor::Cursor;
+use crate::event::Untold;
 
-/// Descriptors behind which the other side has not seen anything yet. It looks at the first one alone, so that one's
-/// state is kept here and is stored last, when all that follows is there (virtio 1.4, section 2.8.17).
+/// Descriptors that the other side has not seen, or of which nobody knows yet whether it must be told.
+///
+/// Of those that it has not seen, it looks at the first alone. So that one's state is kept here, and is stored last, when
+/// all that follows is there (virtio 1.4, section 2.8.17).
 #[derive(Debug)]
 pub(super) struct Unpublished {
     /// Where the next descriptor goes.
     next: Cursor,
-    /// The first descriptor that is not published.
+    /// The first descriptor that is not shown.
     from: Cursor,
     /// By how many descriptors `next` is ahead of it.
     count: u16,
-    /// The state of the first of them.
+    /// How many were shown before.
+    untold: Untold,
+    /// The state of the first that is not shown.
     first: State,
-}
-
-/// A run of descriptors that was published.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Published {
-    pub(super) from: Cursor,
-    pub(super) count: u16,
 }
 
 impl Unpublished {
@@ -35,8 +33,13 @@ impl Unpublished {
             next: position,
             from: position,
             count: 0,
+            untold: Untold::default(),
             first: State::new(0, 0, 0, 0),
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0 && self.untold.is_empty()
     }
 
     /// Where the next descriptor goes.
@@ -45,7 +48,7 @@ impl Unpublished {
         self.next
     }
 
-    /// The first descriptor that is not published.
+    /// The first descriptor that is not shown.
     #[inline(always)]
     pub(super) fn from(&self) -> Cursor {
         self.from
@@ -69,17 +72,23 @@ impl Unpublished {
         self.count += count;
     }
 
-    /// Shows the other side all that was written, if there is anything.
+    /// Shows the other side all that was written; returns how many descriptors it was.
     #[inline(always)]
-    pub(super) fn publish<W: Window>(&mut self, descriptors: &Descriptors<W>) -> Option<Published> {
+    pub(super) fn show<W: Window>(&mut self, descriptors: &Descriptors<W>) -> u16 {
         let count = core::mem::take(&mut self.count);
-        if count == 0 {
-            return None;
+        if count > 0 {
+            self.untold.add(count);
+            let from = core::mem::replace(&mut self.from, self.next);
+            // Release: whoever sees the first descriptor sees its address, all descriptors behind it, and the buffers'
+            // bytes. Its length, id and flags are one store, so none can be seen without the others.
+            descriptors.store_state(from, self.first, Release);
         }
-        let from = core::mem::replace(&mut self.from, self.next);
-        // Release: whoever sees the first descriptor sees its address, all descriptors behind it, and the buffers' bytes.
-        // Its length, id and flags are one store, so none can be seen without the others.
-        descriptors.store_state(from, self.first, Release);
-        Some(Published { from, count })
+        count
+    }
+
+    /// What was shown since the last call.
+    #[inline(always)]
+    pub(super) fn take_untold(&mut self) -> Untold {
+        core::mem::take(&mut self.untold)
     }
 }

@@ -210,14 +210,18 @@ where
     }
 
     #[inline]
-    fn show(&mut self) -> Notify {
-        let notify = self.ring.show();
+    fn show(&mut self) {
+        self.ring.show();
         // What the driver was shown is forgotten; Release: not before it was shown.
         while let Some(id) = self.pool.next_completed(self.slots.as_mut()) {
             self.record.store_chain(id, 0, Release);
         }
         self.batch = self.batch.wrapping_add(1);
-        notify
+    }
+
+    #[inline]
+    fn notify(&mut self) -> Notify {
+        self.ring.notify()
     }
 
     fn halt(&mut self) {

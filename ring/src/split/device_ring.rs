@@ -11,7 +11,7 @@ use super::suppression::Wish;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, NEXT};
 use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, sealed};
-use crate::event::Recheck;
+use crate::event::{Recheck, Untold};
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::kind::RingKind;
@@ -47,6 +47,7 @@ pub struct DeviceRingIn<W, O> {
     last_available: u16,
     /// The used index as the driver sees it.
     published: u16,
+    untold: Untold,
     /// What this side asks for.
     wish: Wish,
 }
@@ -94,6 +95,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             available_seen: 0,
             last_available: 0,
             published: 0,
+            untold: Untold::default(),
             wish: Wish::new(features.avail_event(), features.publish_indices()),
         })
     }
@@ -207,6 +209,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         self.available_seen = position;
         self.last_available = position;
         self.published = position;
+        self.untold = Untold::default();
         self.order.start(position);
         self.wish.start(&self.used.suppression, position);
         self.used.idx.store(position, Release);
@@ -283,20 +286,30 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         [self.published, new]
     }
 
-    #[inline]
-    fn show(&mut self) -> Notify {
-        let (old, new) = (self.published, self.order.next());
-        if old == new {
-            return Notify::No;
+    #[inline(always)]
+    fn show(&mut self) {
+        let new = self.order.next();
+        let count = new.wrapping_sub(self.published);
+        if count == 0 {
+            return;
         }
         self.published = new;
+        self.untold.add(count);
         // Release: whoever sees the index sees the used elements before it, and what was written into buffers.
         self.used.idx.store(new, Release);
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = core::mem::take(&mut self.untold);
+        if untold.is_empty() {
+            return Notify::No;
+        }
         // Between the index and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.used.idx.fence(SeqCst);
         let driver = &self.available.suppression;
-        if driver.is_wanted(self.used_event, old, new) || self.is_drained() {
+        if driver.is_wanted(self.used_event, untold, self.published) || self.is_drained() {
             Notify::Yes
         } else {
             Notify::No
@@ -337,7 +350,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn has_unpublished(&self) -> bool {
-        !O::KIND.in_order && self.order.next() != self.published
+        !self.untold.is_empty() || !O::KIND.in_order && self.order.next() != self.published
     }
 
     /// The descriptor table is the driver's alone, and has them until the chain comes back: nobody asks for copies.
@@ -361,6 +374,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         self.available_seen = positions.available;
         self.last_available = positions.available;
         self.published = positions.used;
+        self.untold = Untold::default();
         self.order.start(positions.used);
         self.wish.start(&self.used.suppression, positions.available);
         Ok(())

@@ -10,7 +10,7 @@ use super::suppression::Wish;
 use super::{IN_ORDER, PLAIN};
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
-use crate::event::Recheck;
+use crate::event::{Recheck, Untold};
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::kind::RingKind;
@@ -47,6 +47,7 @@ pub struct DriverRingIn<W, O> {
     next_available: u16,
     /// The available index as the device sees it.
     published: u16,
+    untold: Untold,
     /// The used index as it was last seen.
     used_seen: u16,
     /// The used entry that is taken next.
@@ -96,6 +97,7 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
             order: O::default(),
             next_available: 0,
             published: 0,
+            untold: Untold::default(),
             used_seen: 0,
             last_used: 0,
             wish: Wish::new(features.used_event(), features.publish_indices()),
@@ -169,6 +171,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.order.start(slots, self.size);
         self.next_available = position;
         self.published = position;
+        self.untold = Untold::default();
         self.used_seen = position;
         self.last_used = position;
         self.wish.start(&self.available.suppression, position);
@@ -206,20 +209,30 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         .to_bytes()
     }
 
-    #[inline]
-    fn publish(&mut self) -> Notify {
-        let (old, new) = (self.published, self.next_available);
-        if old == new {
-            return Notify::No;
+    #[inline(always)]
+    fn show(&mut self) {
+        let new = self.next_available;
+        let count = new.wrapping_sub(self.published);
+        if count == 0 {
+            return;
         }
         self.published = new;
+        self.untold.add(count);
         // Release: whoever sees the index sees the entries and the descriptors before it, and the buffers' bytes.
         self.available.idx.store(new, Release);
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = core::mem::take(&mut self.untold);
+        if untold.is_empty() {
+            return Notify::No;
+        }
         // Between the index and the look at what the device asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.available.idx.fence(SeqCst);
         let device = &self.used.suppression;
-        if device.is_wanted(self.avail_event, old, new) {
+        if device.is_wanted(self.avail_event, untold, self.published) {
             Notify::Yes
         } else {
             Notify::No
@@ -302,7 +315,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.next_available != self.published
+        !self.untold.is_empty() || self.next_available != self.published
     }
 
     fn has_untaken(&self) -> bool {
@@ -344,6 +357,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.order.resume(slots, state)?;
         self.next_available = positions.available;
         self.published = positions.available;
+        self.untold = Untold::default();
         self.used_seen = positions.used;
         self.last_used = positions.used;
         self.wish.start(&self.available.suppression, positions.used);

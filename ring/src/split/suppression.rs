@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use shmbus_shm::{Field, Window, WindowError};
 
-use crate::event::is_crossed;
+use crate::event::Untold;
 
 /// In `flags`: this side does not want to be told (`VIRTQ_AVAIL_F_NO_INTERRUPT`, `VIRTQ_USED_F_NO_NOTIFY`).
 const UNWANTED: u16 = 1;
@@ -24,11 +24,11 @@ impl<W: Window> Suppression<W> {
         })
     }
 
-    /// Whether the writer wants to be told that an index moved from `old` to `new`: `by_position` as negotiated.
+    /// Whether the writer wants to be told of what it was shown before the entry `next`: `by_position` as negotiated.
     #[inline(always)]
-    pub(super) fn is_wanted(&self, by_position: bool, old: u16, new: u16) -> bool {
+    pub(super) fn is_wanted(&self, by_position: bool, untold: Untold, next: u16) -> bool {
         if by_position {
-            is_crossed(self.event.load(Relaxed), new, old)
+            untold.includes_entry(self.event.load(Relaxed), next)
         } else {
             self.flags.load(Relaxed) & UNWANTED == 0
         }

@@ -13,7 +13,7 @@ use crate::device::{
     ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain, check_table_place, sealed,
     walk_rows,
 };
-use crate::event::{Recheck, is_crossed};
+use crate::event::{Recheck, Untold};
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::RingFeatures;
 use crate::kind::RingKind;
@@ -46,6 +46,7 @@ pub struct DeviceRing<W> {
     /// The first completion that is not published. From here to `next` the entries are out: taken, and not yet the
     /// driver's again.
     unpublished: u16,
+    untold: Untold,
     /// Its label, which is stored last.
     first: Label,
     /// What `own_wish` says, so that it is stored only when it changes.
@@ -75,6 +76,7 @@ impl<W: Window> DeviceRing<W> {
             credit: 0,
             used: 0,
             unpublished: 0,
+            untold: Untold::default(),
             first: Label::WALL,
             wish: Suppression::ENABLE,
         })
@@ -180,6 +182,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         self.credit = 0;
         self.used = position;
         self.unpublished = position;
+        self.untold = Untold::default();
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
     }
@@ -283,20 +286,31 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
             .store_label(self.unpublished, Label::CLAIMED, Relaxed);
     }
 
-    #[inline]
-    fn show(&mut self) -> Notify {
+    #[inline(always)]
+    fn show(&mut self) {
         let (old, new) = (self.unpublished, self.used);
         if old == new {
-            return Notify::No;
+            return;
         }
         self.unpublished = new;
+        self.untold.add(new.wrapping_sub(old));
         // Release: whoever sees the first completion sees those behind it, and what was written into buffers.
         self.descriptors.store_label(old, self.first, Release);
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = core::mem::take(&mut self.untold);
+        if untold.is_empty() {
+            return Notify::No;
+        }
         // Between the completion and the look at what the driver asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our completion.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.driver_wish.load(Relaxed));
-        if wish.is_wanted(self.used_event, |event| is_crossed(event, new, old)) {
+        if wish.is_wanted(self.used_event, |event| {
+            untold.includes_entry(event, self.unpublished)
+        }) {
             Notify::Yes
         } else {
             Notify::No
@@ -343,7 +357,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     }
 
     fn has_unpublished(&self) -> bool {
-        self.used != self.unpublished
+        !self.untold.is_empty() || self.used != self.unpublished
     }
 
     fn load_descriptor(&self, position: u16, index: u16) -> [u8; DESCRIPTOR_BYTES] {
@@ -383,6 +397,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
         self.credit = 0;
         self.used = used;
         self.unpublished = used;
+        self.untold = Untold::default();
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         Ok(())

@@ -10,7 +10,7 @@ use super::label::Label;
 use super::saved;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe};
 use crate::driver::{DriverSlot, sealed};
-use crate::event::{Recheck, is_crossed};
+use crate::event::{Recheck, Untold};
 use crate::fault::{DriverFault, SetupError};
 use crate::features::RingFeatures;
 use crate::kind::RingKind;
@@ -45,6 +45,7 @@ pub struct DriverRing<W> {
     next: u16,
     /// The first entry that is not published.
     unpublished: u16,
+    untold: Untold,
     /// Its label, which is stored last.
     first: Label,
     /// Where the next completion is found.
@@ -79,6 +80,7 @@ impl<W: Window> DriverRing<W> {
             in_flight: 0,
             next: 0,
             unpublished: 0,
+            untold: Untold::default(),
             first: Label::WALL,
             used: 0,
             credit: 0,
@@ -175,6 +177,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         self.in_flight = 0;
         self.next = position;
         self.unpublished = position;
+        self.untold = Untold::default();
         self.used = position;
         self.credit = 0;
         self.wish = Suppression::ENABLE;
@@ -211,23 +214,34 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         Row { buffer, flags }.to_bytes()
     }
 
-    #[inline]
-    fn publish(&mut self) -> Notify {
+    #[inline(always)]
+    fn show(&mut self) {
         let (old, new) = (self.unpublished, self.next);
         if old == new {
-            return Notify::No;
+            return;
         }
         self.unpublished = new;
+        self.untold.add(new.wrapping_sub(old));
         // What lies behind may say AVAILABLE since the last lap: the new wall first, then down with the old one.
         self.descriptors.store_label(new, Label::WALL, Relaxed);
         // Release: whoever sees that the first entry is available sees its address, the entries behind it up to the
         // new wall, and the buffers' bytes.
         self.descriptors.store_label(old, self.first, Release);
+    }
+
+    #[inline(always)]
+    fn notify(&mut self) -> Notify {
+        let untold = core::mem::take(&mut self.untold);
+        if untold.is_empty() {
+            return Notify::No;
+        }
         // Between the entry and the look at what the device asked for: pairs with the fence of its
         // `enable_notifications`. Either we see its wish, or it sees our entry.
         self.descriptors.fence(SeqCst);
         let wish = Suppression::from_word(self.device_wish.load(Relaxed));
-        if wish.is_wanted(self.avail_event, |event| is_crossed(event, new, old)) {
+        if wish.is_wanted(self.avail_event, |event| {
+            untold.includes_entry(event, self.unpublished)
+        }) {
             Notify::Yes
         } else {
             Notify::No
@@ -304,7 +318,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         }
     }
     fn has_unpublished(&self) -> bool {
-        self.next != self.unpublished
+        !self.untold.is_empty() || self.next != self.unpublished
     }
 
     /// Each completion stands for one chain.
@@ -349,6 +363,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         self.in_flight = in_flight;
         self.next = available;
         self.unpublished = available;
+        self.untold = Untold::default();
         self.used = used;
         self.credit = 0;
         self.wish = Suppression::ENABLE;

@@ -32,6 +32,8 @@ pub(crate) struct Direction<E> {
     /// How many polls in a row overlooked something.
     overlooked: u16,
     index: u64,
+    /// Up to which index it was found out whether the reader must be told.
+    told: u64,
     taken: u64,
     wish: Wish,
 }
@@ -47,6 +49,7 @@ impl<E> Direction<E> {
             promised: 0,
             overlooked: 0,
             index: 0,
+            told: 0,
             taken: 0,
             wish: if event_idx && !rules.starts_enabled {
                 Wish::Entry(0)
@@ -79,10 +82,19 @@ impl<E> Direction<E> {
         self.taken -= entries;
     }
 
-    pub(crate) fn publish(&mut self) -> Notify {
-        let old = self.index;
+    pub(crate) fn expose(&mut self) {
         self.index += self.placed.iter().map(|(_, entries)| entries).sum::<u64>();
         self.published.extend(self.placed.drain(..));
+    }
+
+    /// Whether all is published that was placed, and its reader told.
+    pub(crate) fn is_published(&self) -> bool {
+        self.placed.is_empty() && self.told == self.index
+    }
+
+    pub(crate) fn publish(&mut self) -> Notify {
+        self.expose();
+        let old = std::mem::replace(&mut self.told, self.index);
         let lap = self.rules.lap;
         let wanted = match self.wish {
             Wish::Everything => old != self.index,

@@ -254,7 +254,8 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
         }
     }
 
-    fn publish_used(&mut self) {
+    /// Chains whose turn it is are placed.
+    fn settle(&mut self) {
         while self.rules.in_order
             && let Some(turn) = self.turns.front()
             && let Some(at) = self.early.iter().position(|(used, _)| used.0 == turn.0)
@@ -262,7 +263,6 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
             self.turns.pop_front();
             self.used.placed.push(self.early.swap_remove(at));
         }
-        assert_eq!(self.device.publish(), self.used.publish());
     }
 
     fn driver_take(&mut self) {
@@ -299,6 +299,10 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
             Step::PublishAvailable => {
                 assert_eq!(self.driver.publish(), self.available.publish());
             }
+            Step::ExposeAvailable => {
+                self.driver.expose();
+                self.available.expose();
+            }
             Step::DevicePoll => {
                 let answer = self.device.poll().unwrap();
                 self.available.poll(answer, usize::from(self.size));
@@ -309,7 +313,15 @@ impl<'r, D: DriverFormat, V: DeviceFormat> Run<'r, D, V> {
             }
             Step::DeviceTake => self.device_take(),
             Step::Complete(which, len) => self.complete(*which, *len),
-            Step::PublishUsed => self.publish_used(),
+            Step::PublishUsed => {
+                self.settle();
+                assert_eq!(self.device.publish(), self.used.publish());
+            }
+            Step::ExposeUsed => {
+                self.settle();
+                self.device.expose();
+                self.used.expose();
+            }
             Step::DriverPoll => {
                 let answer = self.driver.poll().unwrap();
                 self.used.poll(answer, self.in_flight_of_driver());

@@ -15,7 +15,7 @@ impl<D: DriverFormat, V: DeviceFormat> Run<'_, D, V> {
         let state = match self.driver.save(&mut memory) {
             Ok(state) => state,
             Err(StateError::Unpublished) => {
-                assert!(!self.available.placed.is_empty());
+                assert!(!self.available.is_published());
                 return;
             }
             Err(StateError::Untaken) => {
@@ -24,7 +24,7 @@ impl<D: DriverFormat, V: DeviceFormat> Run<'_, D, V> {
             }
             Err(error) => panic!("{error}"),
         };
-        assert!(self.available.placed.is_empty());
+        assert!(self.available.is_published());
         let mut cookies = BTreeMap::new();
         self.driver.take_cookies(|id, lent| {
             cookies.insert(id, lent);
@@ -44,7 +44,7 @@ impl<D: DriverFormat, V: DeviceFormat> Run<'_, D, V> {
         let state = match self.device.save(&mut memory) {
             Ok(state) => DeviceState::parse(state.as_bytes()).unwrap(),
             Err(StateError::Unpublished) => {
-                assert!(!self.used.placed.is_empty());
+                assert!(!self.used.is_published());
                 return;
             }
             Err(StateError::Overwritten { .. }) => {
@@ -53,7 +53,7 @@ impl<D: DriverFormat, V: DeviceFormat> Run<'_, D, V> {
             }
             Err(error) => panic!("{error}"),
         };
-        assert!(self.used.placed.is_empty());
+        assert!(self.used.is_published());
         let slots = vec![DeviceSlot::new(); usize::from(self.size)];
         let restored = DeviceQueue::restore((self.device_ring)(), slots, &state);
         self.device = restored.unwrap();

@@ -10,8 +10,8 @@ pub mod modelled;
 pub mod packed_ring;
 pub mod random;
 pub mod stores;
-pub mod widths;
 pub mod tagged_ring;
+pub mod widths;
 
 use shmbus_virtio::Features;
 
