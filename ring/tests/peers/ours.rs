@@ -16,6 +16,7 @@ pub struct OurDriver<D, A> {
     queue: DriverQueue<D, Lent, Vec<DriverSlot<Lent>>>,
     space: A,
     traffic: Traffic,
+    dice: Dice,
     pieces: Vec<u64>,
 }
 
@@ -48,6 +49,7 @@ impl<D: DriverFormat, A: AddressSpace> OurDriver<D, A> {
             queue,
             space,
             traffic,
+            dice: Dice::new(2),
             pieces,
         }
     }
@@ -139,8 +141,15 @@ impl<D: DriverFormat, A: AddressSpace> Driver for OurDriver<D, A> {
         self.queue.disable_notifications();
     }
 
+    /// Now and then for several chains at a time: the device has to find the event inside a batch.
     fn enable_notifications(&mut self) -> bool {
-        self.queue.enable_notifications().is_empty()
+        let recheck = if self.dice.once_in(2) {
+            let count = 1 + self.dice.below(8) as u16;
+            self.queue.enable_notifications_after(count)
+        } else {
+            self.queue.enable_notifications()
+        };
+        recheck.is_empty()
     }
 }
 
