@@ -208,10 +208,12 @@ fn turns<const SIZE: usize>() {
 
 #[test]
 fn rings_of_one_to_eight_entries() {
-    turns::<1>();
-    turns::<2>();
     turns::<4>();
-    turns::<8>();
+    if cfg!(not(miri)) {
+        turns::<1>();
+        turns::<2>();
+        turns::<8>();
+    }
 }
 
 #[test]

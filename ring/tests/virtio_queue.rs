@@ -6,12 +6,13 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use peers::answered::Answered;
 use peers::foreign::guest;
-use peers::ours::{OurDriver, returned_now};
+use peers::ours::OurDriver;
 use peers::sides::{Device, run_at_once, take_turns};
-use peers::traffic::{Dice, Traffic};
-use shmbus_ring::DriverQueue;
-use shmbus_ring::split::{Areas, DriverRing, Layout};
+use peers::traffic::Traffic;
+use shmbus_ring::split::{Areas, DriverRing, InOrderDriverRing, Layout};
+use shmbus_ring::{DriverFormat, DriverQueue};
 use shmbus_shm::{Access, GuestSpace, Mapped};
 use shmbus_virtio::Features;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -82,8 +83,7 @@ struct TheirDevice {
     queue: Queue,
     memory: Arc<Memory>,
     traffic: Traffic,
-    dice: Dice,
-    answered: Vec<(u16, u32)>,
+    answered: Answered<(u16, u32)>,
 }
 
 impl TheirDevice {
@@ -107,8 +107,11 @@ impl TheirDevice {
             queue,
             memory,
             traffic,
-            dice: Dice::new(1),
-            answered: Vec::new(),
+            answered: if features.contains(Features::IN_ORDER) {
+                Answered::in_order()
+            } else {
+                Answered::in_any_order()
+            },
         }
     }
 }
@@ -128,11 +131,12 @@ impl Device for TheirDevice {
             self.answered.push((head, answer.len() as u32));
             taken += 1;
         }
-        let returned = returned_now(&mut self.answered, &mut self.dice, taken);
-        for (head, written) in &returned {
-            self.queue.add_used(memory, *head, *written).unwrap();
+        let mut returned = 0;
+        for (head, written) in self.answered.returned(taken) {
+            self.queue.add_used(memory, head, written).unwrap();
+            returned += 1;
         }
-        returned.len()
+        returned
     }
 
     fn publish(&mut self) -> bool {
@@ -148,38 +152,51 @@ impl Device for TheirDevice {
     }
 }
 
-/// Both sides, at `position`.
-fn pair(
-    layout: Layout,
-    features: Features,
-    position: u16,
-    halves: bool,
-    traffic: Traffic,
-) -> (
-    OurDriver<DriverRing<Mapped>, GuestSpace<Memory>>,
-    TheirDevice,
-) {
-    let buffer_bytes = u64::from(layout.size()) * traffic.piece_bytes();
-    let guest = Guest::new(layout, buffer_bytes, halves);
-    let ring = DriverRing::new(guest.areas(layout), features).unwrap();
-    let queue = DriverQueue::with_heap_at(ring, position).unwrap();
-    let driver = OurDriver::new(queue, guest.space(), traffic, guest.buffers);
-    let device = TheirDevice::new(&guest, layout.size(), features, position, traffic);
-    (driver, device)
+/// Our driver's type, which stands for what is negotiated besides.
+trait DriverType {
+    const FEATURES: Features;
+    type Ring: DriverFormat;
+
+    fn ring(areas: Areas<Mapped>, features: Features) -> Self::Ring;
 }
 
-/// Chains for each of the combinations below.
+struct AnyOrder;
+
+impl DriverType for AnyOrder {
+    const FEATURES: Features = Features::VERSION_1;
+    type Ring = DriverRing<Mapped>;
+
+    fn ring(areas: Areas<Mapped>, features: Features) -> Self::Ring {
+        DriverRing::new(areas, features).unwrap()
+    }
+}
+
+/// The peer knows nothing of batches: it writes a used element for each chain.
+struct InOrder;
+
+impl DriverType for InOrder {
+    const FEATURES: Features = Features::VERSION_1.union(Features::IN_ORDER);
+    type Ring = InOrderDriverRing<Mapped>;
+
+    fn ring(areas: Areas<Mapped>, features: Features) -> Self::Ring {
+        InOrderDriverRing::new(areas, features).unwrap()
+    }
+}
+
+type OurSide<T> = OurDriver<<T as DriverType>::Ring, GuestSpace<Memory>>;
+
+/// Chains for each combination of features.
 const CHAINS: u64 = if cfg!(miri) { 12 } else { 100_000 };
 
-fn each_combination(
+fn each_combination<T: DriverType>(
     size: u16,
     most: usize,
-    run: impl Fn(OurDriver<DriverRing<Mapped>, GuestSpace<Memory>>, TheirDevice, Traffic),
+    run: impl Fn(OurSide<T>, TheirDevice, Traffic),
 ) {
     let layout = Layout::new(size).unwrap();
     for event_idx in [false, true] {
         for indirect in [false, true] {
-            let mut features = Features::VERSION_1;
+            let mut features = T::FEATURES;
             features.set(Features::EVENT_IDX, event_idx);
             features.set(Features::INDIRECT_DESC, indirect);
             let traffic = Traffic {
@@ -188,41 +205,67 @@ fn each_combination(
             };
             // Either from the start, or so that the indices wrap soon, Miri's few chains included.
             let position = if indirect { 0 } else { u16::MAX - 5 };
-            let (driver, device) = pair(layout, features, position, event_idx != indirect, traffic);
+            let buffer_bytes = u64::from(size) * traffic.piece_bytes();
+            let guest = Guest::new(layout, buffer_bytes, event_idx != indirect);
+            let ring = T::ring(guest.areas(layout), features);
+            let queue = DriverQueue::with_heap_at(ring, position).unwrap();
+            let driver = OurDriver::new(queue, guest.space(), traffic, guest.buffers);
+            let device = TheirDevice::new(&guest, size, features, position, traffic);
             run(driver, device, traffic);
         }
     }
 }
 
-fn turns(size: u16, most: usize) {
-    each_combination(size, most, |driver, device, traffic| {
+fn turns<T: DriverType>(size: u16, most: usize) {
+    each_combination::<T>(size, most, |driver, device, traffic| {
         take_turns(driver, device, traffic, u64::from(size), CHAINS);
     });
 }
 
+const SMALL: &[u16] = if cfg!(miri) { &[4] } else { &[1, 2, 4, 8] };
+
 #[test]
 fn rings_of_one_to_eight_entries() {
-    for size in [1, 2, 4, 8] {
-        turns(size, usize::from(size));
+    for &size in SMALL {
+        turns::<AnyOrder>(size, usize::from(size));
     }
 }
 
 #[test]
 #[cfg(not(miri))] // more memory than it gets through in a minute
 fn rings_of_256_entries_with_chains_as_long() {
-    turns(256, 256);
+    turns::<AnyOrder>(256, 256);
 }
 
 #[test]
 #[cfg(not(miri))] // likewise
 fn rings_of_32768_entries() {
-    turns(32768, 12);
+    turns::<AnyOrder>(32768, 12);
 }
 
 #[test]
 fn two_threads() {
     let size: u16 = if cfg!(miri) { 4 } else { 64 };
-    each_combination(
+    each_combination::<AnyOrder>(
+        size,
+        usize::from(size).min(10),
+        |driver, device, traffic| {
+            run_at_once(driver, device, traffic, 7, CHAINS);
+        },
+    );
+}
+
+#[test]
+fn in_order() {
+    for &size in SMALL {
+        turns::<InOrder>(size, usize::from(size));
+    }
+}
+
+#[test]
+fn in_order_and_two_threads() {
+    let size: u16 = if cfg!(miri) { 4 } else { 64 };
+    each_combination::<InOrder>(
         size,
         usize::from(size).min(10),
         |driver, device, traffic| {

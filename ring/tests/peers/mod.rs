@@ -6,6 +6,7 @@
     reason = "a module of several test programs, of which each uses its part"
 )]
 
+pub mod answered;
 pub mod foreign;
 pub mod ours;
 pub mod sides;

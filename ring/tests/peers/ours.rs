@@ -6,6 +6,7 @@ use shmbus_ring::{
 };
 use shmbus_shm::{Access, AddressSpace, SharedBytes};
 
+use super::answered::Answered;
 use super::sides::{Device, Driver};
 use super::traffic::{Dice, Shape, Traffic, UNWRITTEN, request};
 
@@ -16,6 +17,7 @@ pub struct OurDriver<D, A> {
     queue: DriverQueue<D, Lent, Vec<DriverSlot<Lent>>>,
     space: A,
     traffic: Traffic,
+    dice: Dice,
     pieces: Vec<u64>,
 }
 
@@ -48,6 +50,7 @@ impl<D: DriverFormat, A: AddressSpace> OurDriver<D, A> {
             queue,
             space,
             traffic,
+            dice: Dice::new(2),
             pieces,
         }
     }
@@ -112,8 +115,17 @@ impl<D: DriverFormat, A: AddressSpace> Driver for OurDriver<D, A> {
     fn take(&mut self) -> Option<u64> {
         let used = match self.queue.take().unwrap() {
             Some(used) => used,
-            None if self.queue.poll().unwrap() == 0 => return None,
-            None => self.queue.take().unwrap()?,
+            None => {
+                let found = if self.dice.once_in(2) {
+                    self.queue.poll_spinning()
+                } else {
+                    self.queue.poll()
+                };
+                if found.unwrap() == 0 {
+                    return None;
+                }
+                self.queue.take().unwrap()?
+            }
         };
         let Lent {
             number,
@@ -139,19 +151,26 @@ impl<D: DriverFormat, A: AddressSpace> Driver for OurDriver<D, A> {
         self.queue.disable_notifications();
     }
 
+    /// Now and then for several chains at a time: the device has to find the event inside a batch.
     fn enable_notifications(&mut self) -> bool {
-        self.queue.enable_notifications().is_empty()
+        let recheck = if self.dice.once_in(2) {
+            let count = 1 + self.dice.below(8) as u16;
+            self.queue.enable_notifications_after(count)
+        } else {
+            self.queue.enable_notifications()
+        };
+        recheck.is_empty()
     }
 }
 
-/// Our device. It returns chains in any order, and keeps some for longer.
+/// Our device.
 pub struct OurDevice<V, A> {
     queue: DeviceQueue<V, Vec<DeviceSlot>>,
     space: A,
     traffic: Traffic,
     dice: Dice,
     segments: Vec<Buffer>,
-    answered: Vec<(ChainHead, u32)>,
+    answered: Answered<(ChainHead, u32)>,
 }
 
 impl<V: DeviceFormat, A: AddressSpace> OurDevice<V, A> {
@@ -161,16 +180,21 @@ impl<V: DeviceFormat, A: AddressSpace> OurDevice<V, A> {
             queue,
             space,
             traffic,
-            dice: Dice::new(0),
+            dice: Dice::new(3),
             segments,
-            answered: Vec::new(),
+            answered: Answered::in_any_order(),
         }
     }
 }
 
 impl<V: DeviceFormat, A: AddressSpace> Device for OurDevice<V, A> {
     fn serve(&mut self, most: usize) -> usize {
-        self.queue.poll().unwrap();
+        let found = if self.dice.once_in(2) {
+            self.queue.poll_spinning()
+        } else {
+            self.queue.poll()
+        };
+        found.unwrap();
         let mut taken = 0;
         while taken < most
             && let Some(chain) = self.queue.take(&self.space, &mut self.segments).unwrap()
@@ -184,12 +208,12 @@ impl<V: DeviceFormat, A: AddressSpace> Device for OurDevice<V, A> {
             self.answered.push((chain.into_head(), written as u32));
             taken += 1;
         }
-        let returned = returned_now(&mut self.answered, &mut self.dice, taken);
-        let count = returned.len();
-        for (head, written) in returned {
+        let mut returned = 0;
+        for (head, written) in self.answered.returned(taken) {
             self.queue.complete(head, written).unwrap();
+            returned += 1;
         }
-        count
+        returned
     }
 
     fn publish(&mut self) -> bool {
@@ -203,20 +227,6 @@ impl<V: DeviceFormat, A: AddressSpace> Device for OurDevice<V, A> {
     fn enable_notifications(&mut self) -> bool {
         self.queue.enable_notifications().is_empty()
     }
-}
-
-/// Of the chains that are answered, those that a device returns now, in any order: all of them if none were `taken`,
-/// so that none is kept while the device sleeps.
-pub fn returned_now<T>(answered: &mut Vec<T>, dice: &mut Dice, taken: usize) -> Vec<T> {
-    if taken > 0 {
-        dice.shuffle(answered);
-    }
-    let kept = if taken > 0 && answered.len() > 1 {
-        dice.below(answered.len()) / 2
-    } else {
-        0
-    };
-    answered.split_off(kept)
 }
 
 fn total(buffers: &[Buffer]) -> usize {
