@@ -15,6 +15,8 @@ pub(crate) struct Command {
     variables: String,
     /// The program and its arguments.
     words: String,
+    /// What it prints goes to standard error.
+    aside: bool,
 }
 
 impl Command {
@@ -26,6 +28,7 @@ impl Command {
             inner,
             variables: String::new(),
             words: program.to_owned(),
+            aside: project.prints_figures,
         }
     }
 
@@ -61,13 +64,22 @@ impl Command {
     ///
     /// [`Stop::Failed`] when it cannot be started or does not exit with 0.
     pub(crate) fn run(self, tally: &mut Tally) -> Result<(), Stop> {
-        println!("$ {}{}", self.variables, self.words);
         let words = self.words.clone();
         match self.stream(tally) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Stop::Failed(format!("`{words}`: {status}"))),
             Err(error) => Err(Stop::Failed(format!("`{words}` cannot run: {error}"))),
         }
+    }
+
+    /// Runs it to its end, with this program's own streams.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(crate) fn hand_over(mut self) -> io::Result<process::ExitStatus> {
+        eprintln!("$ {}{}", self.variables, self.words);
+        self.inner.status()
     }
 
     /// What it writes to standard output, when it can be started and exits with 0.
@@ -82,13 +94,18 @@ impl Command {
     fn stream(mut self, tally: &mut Tally) -> io::Result<process::ExitStatus> {
         // One pipe for both streams keeps their lines in order.
         let (reader, writer) = io::pipe()?;
+        let out: &mut dyn Write = if self.aside {
+            &mut io::stderr().lock()
+        } else {
+            &mut io::stdout().lock()
+        };
+        writeln!(out, "$ {}{}", self.variables, self.words)?;
         self.inner.stdout(writer.try_clone()?).stderr(writer);
         let mut child = self.inner.spawn()?;
         // The command holds the pipe's writing ends; the reader would wait for them for ever.
         drop(self);
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
-        let mut out = io::stdout().lock();
         while reader.read_until(b'\n', &mut line)? > 0 {
             out.write_all(&line)?;
             tally.read_line(&String::from_utf8_lossy(&line));

@@ -1,11 +1,13 @@
 //! `cargo xtask`: sets up what is missing, runs every check of the project, and says what passed, failed or could not
 //! run, and why.
 
+mod bench;
 mod command;
 mod junit;
 mod packages;
 mod project;
 mod report;
+mod ringtest;
 mod step;
 mod steps;
 mod tally;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::project::Project;
 use crate::report::Report;
 use crate::step::{Step, Stop};
@@ -37,6 +40,9 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Apply the mutations of `ring/mutants.toml`, one at a time, and show that each is caught by the tests it names
     Mutants(mutants::Options),
+    /// Measure beside the peers
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 #[derive(Args)]
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Task::Test(selection) => run(&project, &selection.steps()),
+        Task::Bench(what) => return bench::bench(project, &what),
         Task::Setup => run(&project, &[steps::SETUP]),
         Task::Fuzz(options) => {
             let mut report = Report::default();

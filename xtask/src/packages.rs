@@ -1,15 +1,23 @@
-//! The Debian packages that some tests use. Without them those tests are skipped, with their reason.
+//! The Debian packages that some tests and benchmarks use. Without them those are skipped, with their reason.
 
 use std::env;
+use std::path::Path;
 
 use crate::command::Command;
 use crate::project::Project;
 use crate::step::Stop;
 use crate::tally::Tally;
 
-/// A program, and the package that it comes from.
-const PROGRAMS: [(&str, &str); 5] = [
+/// Where Debian puts the Linux kernel's source, part of which benchmarks are compared with.
+pub(crate) const LINUX_SOURCE: &str = "/usr/src/linux-source-6.1.tar.xz";
+
+/// A program or a file, and the package that it comes from.
+const NEEDED: [(&str, &str); 9] = [
     ("c++", "g++"), // libFuzzer
+    ("cc", "gcc"),  // the benchmarks' peers
+    (LINUX_SOURCE, "linux-source-6.1"),
+    ("xz", "xz-utils"),
+    ("valgrind", "valgrind"),
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("ping", "iputils-ping"),
@@ -22,9 +30,9 @@ const PROGRAMS: [(&str, &str); 5] = [
 ///
 /// [`Stop::Skipped`] when something stays missing.
 pub(crate) fn install_missing(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
-    let missing: Vec<_> = PROGRAMS
+    let missing: Vec<_> = NEEDED
         .iter()
-        .filter(|(program, _)| !is_installed(program))
+        .filter(|(what, _)| !is_there(what))
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
@@ -57,6 +65,14 @@ pub(crate) fn install_missing(project: &Project, tally: &mut Tally) -> Result<()
         .args(&missing)
         .run(tally)
         .map_err(unreachable)
+}
+
+fn is_there(what: &str) -> bool {
+    if what.starts_with('/') {
+        Path::new(what).is_file()
+    } else {
+        is_installed(what)
+    }
 }
 
 /// Whether `program` is found in `PATH`, or where only root's `PATH` leads.

@@ -26,6 +26,8 @@ pub(crate) struct Project {
     pub(crate) root: PathBuf,
     /// Where cargo builds.
     pub(crate) target: PathBuf,
+    /// Whether standard output is for figures: what commands print then goes to standard error.
+    pub(crate) prints_figures: bool,
 }
 
 impl Project {
@@ -38,7 +40,11 @@ impl Project {
             Some(dir) => env::current_dir()?.join(dir),
             None => root.join("target"),
         };
-        Ok(Self { root, target })
+        Ok(Self {
+            root,
+            target,
+            prints_figures: false,
+        })
     }
 
     /// The names of the integration tests of all crates.

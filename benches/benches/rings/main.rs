@@ -10,6 +10,7 @@ mod callgrind;
 mod effort;
 mod measure;
 mod peers;
+mod realtime;
 mod report;
 mod ringtest;
 mod targets;
@@ -29,6 +30,9 @@ use measure::Measure;
 use peers::Peer;
 use report::Report;
 
+/// Set where the priority has been raised.
+const REALTIME: &str = "RINGS_IN_REAL_TIME";
+
 #[derive(Parser)]
 #[command(about = "Rings beside their peers")]
 struct Arguments {
@@ -44,6 +48,9 @@ struct Arguments {
     /// Few and short repetitions: a smoke test, no figures
     #[arg(long)]
     quick: bool,
+    /// Run with real-time priority, which others on the machine cannot interrupt; needs the right to
+    #[arg(long)]
+    realtime: bool,
     /// Count instructions per element instead
     #[arg(long, conflicts_with = "markdown")]
     callgrind: bool,
@@ -77,6 +84,9 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.realtime && env::var_os(REALTIME).is_none() {
+        return realtime::run_again();
+    }
     let mut all = contenders::all();
     let result = match &arguments.here {
         Some(name) => here(&all, name, &arguments),
@@ -125,7 +135,7 @@ fn compare(all: &[Comparison], arguments: &Arguments) -> Result<(), Box<dyn Erro
                 bar.suspend(|| report.skip(&comparison.name, &why));
             }
             Err(ProcessError::Failed(why)) => {
-                bar.suspend(|| eprintln!("{} failed: {why}", comparison.name));
+                bar.suspend(|| report.fail(&comparison.name, &why));
                 failed.push(comparison.name.as_str());
             }
         }

@@ -10,7 +10,8 @@ use crate::targets::{self, Target, Verdict};
 pub(crate) struct Report {
     form: Form,
     lines: Vec<Line>,
-    skipped: Vec<(String, String)>,
+    /// Benchmarks that have no lines, and why.
+    missing: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Report {
         Self {
             form,
             lines: Vec::new(),
-            skipped: Vec::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -44,7 +45,7 @@ impl Report {
                     if self.lines.is_empty() {
                         writeln!(
                             out,
-                            "{:24} {:>9}  {:20} {:>9} {:>7} {:>15} {:>4}",
+                            "{:29} {:>9}  {:20} {:>9} {:>7} {:>15} {:>4}",
                             "bench", "ours ns", "peer", "peer ns", "ratio", "95 %", "n"
                         )?;
                     }
@@ -57,11 +58,18 @@ impl Report {
         out.flush()
     }
 
+    /// Says once what all that lack the same thing lack.
     pub(crate) fn skip(&mut self, bench: &str, why: &str) {
-        if !self.skipped.iter().any(|(_, known)| known == why) {
+        if !self.missing.iter().any(|(_, known)| known == why) {
             eprintln!("SKIPPED: {why}");
         }
-        self.skipped.push((bench.to_owned(), why.to_owned()));
+        self.missing.push((bench.to_owned(), why.to_owned()));
+    }
+
+    pub(crate) fn fail(&mut self, bench: &str, why: &str) {
+        eprintln!("{bench} failed: {why}");
+        self.missing
+            .push((bench.to_owned(), "it failed".to_owned()));
     }
 
     /// Says how each target stands that was asked for.
@@ -91,8 +99,8 @@ impl Report {
             .iter()
             .find(|line| line.bench == *bench && line.peer == *peer);
         let Some(line) = line else {
-            let skipped = self.skipped.iter().find(|(name, _)| name == bench);
-            let why = skipped.map_or("there is no such ring yet", |(_, why)| why.as_str());
+            let missing = self.missing.iter().find(|(name, _)| name == bench);
+            let why = missing.map_or("there is no such ring yet", |(_, why)| why.as_str());
             return format!("{bench:24} {peer:20} not measured: {why}");
         };
         let word = |bound| Verdict::of(line, bound).word();
@@ -137,7 +145,7 @@ impl Report {
 
 fn row(line: &Line) -> String {
     format!(
-        "{:24} {:9.2}  {:20} {:9.2} {:7.3} {:>15} {:4}{}",
+        "{:29} {:9.2}  {:20} {:9.2} {:7.3} {:>15} {:4}{}",
         line.bench,
         line.ours_ns,
         line.peer,

@@ -17,60 +17,73 @@ pub(super) const SPLIT_DEVICE_MEMORY: usize = 0x2000;
 pub(super) trait Format: 'static {
     /// As it is called in `FORMAT/WORK`.
     const NAME: &'static str;
-    /// Whether the device may complete chains in another order than that in which it took them.
-    const REORDERS: bool;
+    /// What is negotiated for it. Without `IN_ORDER` the device may complete chains in any order.
+    const FEATURES: Features;
 
     type Driver: DriverFormat + Send + 'static;
     type Device: DeviceFormat + Send + 'static;
 
-    /// Both sides of a ring in `memory`, which has [`RING_BYTES`].
+    /// Both sides of a ring in `memory`, which has [`RING_BYTES`]. `features` contain [`Self::FEATURES`].
     fn sides(
         memory: &Mapped,
         features: Features,
     ) -> Result<(Self::Driver, Self::Device), SetUpError>;
 }
 
-pub(super) enum Split {}
-
-impl Format for Split {
-    const NAME: &'static str = "split";
-    const REORDERS: bool = true;
-    type Driver = split::DriverRing<Mapped>;
-    type Device = split::DeviceRing<Mapped>;
-
-    fn sides(
-        memory: &Mapped,
-        features: Features,
-    ) -> Result<(Self::Driver, Self::Device), SetUpError> {
-        let layout = split::Layout::new(SIZE)?;
-        let areas = split::Areas::in_memories(
-            layout,
-            &memory.narrow(0, layout.driver_bytes())?,
-            &memory.narrow(SPLIT_DEVICE_MEMORY, layout.device_bytes())?,
-        )?;
-        Ok((
-            split::DriverRing::new(areas.clone(), features)?,
-            split::DeviceRing::new(areas, features)?,
-        ))
-    }
+/// Where a split ring's areas lie.
+fn split_areas(memory: &Mapped) -> Result<split::Areas<Mapped>, SetUpError> {
+    let layout = split::Layout::new(SIZE)?;
+    Ok(split::Areas::in_memories(
+        layout,
+        &memory.narrow(0, layout.driver_bytes())?,
+        &memory.narrow(SPLIT_DEVICE_MEMORY, layout.device_bytes())?,
+    )?)
 }
 
-pub(super) enum Packed {}
-
-impl Format for Packed {
-    const NAME: &'static str = "packed";
-    const REORDERS: bool = true;
-    type Driver = packed::DriverRing<Mapped>;
-    type Device = packed::DeviceRing<Mapped>;
-
-    fn sides(
-        memory: &Mapped,
-        features: Features,
-    ) -> Result<(Self::Driver, Self::Device), SetUpError> {
-        let areas = packed::Areas::in_memory(packed::Layout::new(SIZE)?, memory)?;
-        Ok((
-            packed::DriverRing::new(areas.clone(), features)?,
-            packed::DeviceRing::new(areas, features)?,
-        ))
-    }
+/// Where a packed ring's areas lie.
+fn packed_areas(memory: &Mapped) -> Result<packed::Areas<Mapped>, SetUpError> {
+    Ok(packed::Areas::in_memory(
+        packed::Layout::new(SIZE)?,
+        memory,
+    )?)
 }
+
+/// A format by its name, its features, its areas, and the types of its sides.
+macro_rules! format {
+    ($format:ident, $name:literal, $features:expr, $areas:ident, $driver:path, $device:path) => {
+        pub(in super::super) enum $format {}
+
+        impl Format for $format {
+            const NAME: &'static str = $name;
+            const FEATURES: Features = $features;
+            type Driver = $driver;
+            type Device = $device;
+
+            fn sides(
+                memory: &Mapped,
+                features: Features,
+            ) -> Result<(Self::Driver, Self::Device), SetUpError> {
+                let areas = $areas(memory)?;
+                let driver = Self::Driver::new(areas.clone(), features)?;
+                Ok((driver, Self::Device::new(areas, features)?))
+            }
+        }
+    };
+}
+
+const PLAIN: Features = Features::VERSION_1;
+const PACKED: Features = PLAIN.union(Features::RING_PACKED);
+
+#[rustfmt::skip]
+mod formats {
+    use super::*;
+
+    format!(Split, "split", PLAIN, split_areas, split::DriverRing<Mapped>, split::DeviceRing<Mapped>);
+    format!(SplitInOrder, "split-inorder", PLAIN.union(Features::IN_ORDER), split_areas,
+        split::InOrderDriverRing<Mapped>, split::InOrderDeviceRing<Mapped>);
+    format!(Packed, "packed", PACKED, packed_areas, packed::DriverRing<Mapped>, packed::DeviceRing<Mapped>);
+    format!(PackedInOrder, "packed-inorder", PACKED.union(Features::IN_ORDER), packed_areas,
+        packed::InOrderDriverRing<Mapped>, packed::InOrderDeviceRing<Mapped>);
+}
+
+pub(super) use formats::{Packed, PackedInOrder, Split, SplitInOrder};

@@ -11,7 +11,7 @@ mod traffic;
 
 use shmbus_benches::Comparison;
 
-use format::{Packed, Split};
+use format::{Packed, PackedInOrder, Split, SplitInOrder};
 
 /// A ring's entries.
 const SIZE: u16 = 256;
@@ -29,6 +29,8 @@ pub(crate) fn all() -> Vec<Comparison> {
     device::add(&mut all);
     driver::add(&mut all);
     traffic::add::<Split>(&mut all);
+    traffic::add::<SplitInOrder>(&mut all);
     traffic::add::<Packed>(&mut all);
+    traffic::add::<PackedInOrder>(&mut all);
     all
 }

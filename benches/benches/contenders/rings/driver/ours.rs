@@ -5,7 +5,6 @@ use std::hint::black_box;
 
 use shmbus_benches::Contender;
 use shmbus_ring::{Buffer, DriverFormat, DriverQueue, DriverSlot};
-use shmbus_virtio::Features;
 
 use super::super::format::Format;
 use super::super::memory::{guest_memory, ring_memory};
@@ -43,7 +42,7 @@ impl<D: DriverFormat, const N: usize> Driver<N> for Ours<D> {
 
 pub(super) fn set_up<F: Format, const N: usize>() -> SetUp<Contender> {
     let space = guest_memory()?;
-    let (driver, device) = F::sides(&ring_memory(&space)?, Features::VERSION_1)?;
+    let (driver, device) = F::sides(&ring_memory(&space)?, F::FEATURES)?;
     let queue = DriverQueue::with_heap(driver);
     let driver = Ours { queue };
     Ok(alone::<_, N>(OURS, driver, Device::new(device)))

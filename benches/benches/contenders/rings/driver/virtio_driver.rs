@@ -70,11 +70,12 @@ pub(super) fn split() -> SetUp<Contender> {
 
 /// Over a packed ring.
 pub(super) fn packed() -> SetUp<Contender> {
+    const RING: Features = Features::VERSION_1.union(Features::RING_PACKED);
     let features = VirtioFeatureFlags::VERSION_1 | VirtioFeatureFlags::RING_PACKED;
     set_up::<_, 2>(features, |[descriptors, driver, device]| {
         let layout = packed::Layout::new(SIZE)?;
         let areas = packed::Areas::new(layout, &descriptors, &driver, &device)?;
-        Ok(packed::DeviceRing::new(areas, Features::VERSION_1)?)
+        Ok(packed::DeviceRing::new(areas, RING)?)
     })
 }
 

@@ -17,6 +17,9 @@ pub(super) trait Bell {
     /// Makes what was placed available.
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>);
 
+    /// Looks whether a chain is used.
+    fn is_used<D: DriverFormat>(&self, driver: &mut Driver<D>) -> bool;
+
     /// Comes back when a chain is used.
     fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>);
 
@@ -38,8 +41,13 @@ impl Bell for Polling {
     }
 
     #[inline(always)]
+    fn is_used<D: DriverFormat>(&self, driver: &mut Driver<D>) -> bool {
+        driver.poll_spinning().expect(HONEST) > 0
+    }
+
+    #[inline(always)]
     fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>) {
-        while driver.poll().expect(HONEST) == 0 {}
+        while driver.poll_spinning().expect(HONEST) == 0 {}
     }
 
     #[inline(always)]
@@ -49,7 +57,7 @@ impl Bell for Polling {
 
     #[inline(always)]
     fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>) {
-        while device.poll().expect(HONEST) == 0 {}
+        while device.poll_spinning().expect(HONEST) == 0 {}
     }
 }
 
@@ -61,6 +69,11 @@ impl Bell for Deciding {
     #[inline(always)]
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
         let _ = std::hint::black_box(driver.publish());
+    }
+
+    #[inline(always)]
+    fn is_used<D: DriverFormat>(&self, driver: &mut Driver<D>) -> bool {
+        Polling.is_used(driver)
     }
 
     #[inline(always)]
@@ -121,6 +134,11 @@ impl Bell for Sleeping {
     #[inline(always)]
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
         self.ring(&self.kick, driver.publish());
+    }
+
+    #[inline(always)]
+    fn is_used<D: DriverFormat>(&self, driver: &mut Driver<D>) -> bool {
+        driver.poll().expect(HONEST) > 0
     }
 
     #[inline(always)]

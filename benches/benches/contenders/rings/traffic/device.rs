@@ -36,7 +36,7 @@ pub(super) fn serve<V: DeviceFormat>(
 #[inline(always)]
 pub(super) fn look_at(chain: &Chain<'_>) -> u32 {
     black_box(chain.writable());
-    chain.writable_bytes() as u32 - 1
+    chain.writable_bytes() as u32
 }
 
 /// How many elements the device has in hand, of which it completes any.

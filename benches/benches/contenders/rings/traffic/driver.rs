@@ -22,12 +22,11 @@ pub(super) fn drive<D: DriverFormat>(
         loop {
             let added = started < operations
                 && started - completed < outstanding
-                && shape.place(driver, started);
+                && add(driver, shape, bell, started);
             if added {
                 started += 1;
-                bell.publish_available(driver);
             }
-            let got = get(driver);
+            let got = get(driver, bell);
             if got {
                 completed += 1;
                 if completed == operations {
@@ -52,16 +51,15 @@ pub(super) fn drive_lazily<D: DriverFormat>(driver: &mut Driver<D>, operations: 
     let mut left_out = 0;
     loop {
         loop {
-            let added = started < operations && One.place(driver, started);
+            let added = started < operations && add(driver, &One, &Polling, started);
             if added {
                 started += 1;
-                Polling.publish_available(driver);
                 if left_out > 0 {
                     left_out -= 1;
                     continue;
                 }
             }
-            let got = get(driver);
+            let got = get(driver, &Polling);
             if got {
                 completed += 1;
                 if completed == operations {
@@ -78,11 +76,26 @@ pub(super) fn drive_lazily<D: DriverFormat>(driver: &mut Driver<D>, operations: 
     }
 }
 
+/// Adds the element with this number, if there is room, and publishes it.
+#[inline(always)]
+pub(super) fn add<D: DriverFormat>(
+    driver: &mut Driver<D>,
+    shape: &impl Shape,
+    bell: &impl Bell,
+    number: u64,
+) -> bool {
+    let added = shape.place(driver, number);
+    if added {
+        bell.publish_available(driver);
+    }
+    added
+}
+
 /// Gets an element back, if one is used.
 #[inline(always)]
-fn get<D: DriverFormat>(driver: &mut Driver<D>) -> bool {
+pub(super) fn get<D: DriverFormat>(driver: &mut Driver<D>, bell: &impl Bell) -> bool {
     let mut used = driver.take().expect(HONEST);
-    if used.is_none() && driver.poll().expect(HONEST) > 0 {
+    if used.is_none() && bell.is_used(driver) {
         used = driver.take().expect(HONEST);
     }
     black_box(used).is_some()

@@ -2,14 +2,15 @@
 //!
 //! As there, the driver adds a buffer, looks for a used one, and goes on as long as one of the two succeeds; then it
 //! waits. The device takes what it finds buffer by buffer. Each element is published by itself, on both sides, and
-//! waiting means looking again, without a pause. An element is a device-writable buffer of 64 bytes, whose last byte the
-//! device leaves alone, as ringtest's device subtracts one; and a cookie of a pointer's size, as ringtest's. The buffers'
-//! addresses differ from element to element (ringtest's is always the same), and no payload is touched.
+//! waiting means looking again, without a pause. An element is a device-writable buffer of 64 bytes, which the device
+//! uses completely (ringtest's says one byte less than it was given); and a cookie of a pointer's size, as ringtest's. The
+//! buffers' addresses differ from element to element (ringtest's is always the same), and no payload is touched.
 
 mod batches;
 mod bells;
 mod device;
 mod driver;
+mod lockstep;
 mod shapes;
 
 use std::sync::Arc;
@@ -116,7 +117,7 @@ impl Work {
 /// All that is done with this format.
 pub(super) fn add<F: Format>(all: &mut Vec<Comparison>) {
     for (work, name, about) in Work::ALL {
-        if work == Work::Shuffled && !F::REORDERS {
+        if work == Work::Shuffled && F::FEATURES.contains(Features::IN_ORDER) {
             continue;
         }
         let name = format!("{}/{name}", F::NAME);
@@ -124,10 +125,15 @@ pub(super) fn add<F: Format>(all: &mut Vec<Comparison>) {
             Ok(vec![contender::<F>(work)?])
         }));
     }
+    let name = format!("{}/lockstep", F::NAME);
+    all.push(Comparison::new(name, lockstep::ABOUT, || {
+        shmbus_benches::pin_to_first_processor()?;
+        Ok(vec![lockstep::contender(Sides::<F>::new(F::FEATURES)?)])
+    }));
 }
 
 fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
-    let sides = Sides::<F>::new(work.features() | Features::VERSION_1)?;
+    let sides = Sides::<F>::new(work.features() | F::FEATURES)?;
     match work {
         Work::Plain => sides.plain(UNLIMITED, One, Polling),
         Work::Outstanding1 => sides.plain(1, One, Polling),
@@ -147,10 +153,9 @@ fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
                 ..contender
             })
         }
-        Work::Lazy => sides.run(
-            |driver, operations| driver::drive_lazily(driver, operations),
-            |device, space, operations| device::serve(device, space, &Polling, operations),
-        ),
+        Work::Lazy => sides.run(driver::drive_lazily, |device, space, operations| {
+            device::serve(device, space, &Polling, operations)
+        }),
         Work::Shuffled => {
             let mut shuffle = device::Shuffle::new();
             sides.run(
@@ -160,10 +165,7 @@ fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
                 move |device, space, operations| shuffle.serve(device, space, operations),
             )
         }
-        Work::Batch32 => sides.run(
-            |driver, operations| batches::drive(driver, operations),
-            |device, space, operations| batches::serve(device, space, operations),
-        ),
+        Work::Batch32 => sides.run(batches::drive, batches::serve),
     }
 }
 
