@@ -246,6 +246,12 @@ pub enum SetupError {
         /// The bits.
         bits: u128,
     },
+    /// Private features that this type of ring is made for were not negotiated.
+    #[error("this ring needs private feature bits {bits:#x}, which were not negotiated")]
+    MissingPrivate {
+        /// The bits.
+        bits: u64,
+    },
     /// With `VIRTIO_F_ORDER_PLATFORM` the ring must lie in memory whose fences reach devices.
     #[error("ORDER_PLATFORM needs memory whose fences are of scope Dma; this is {found:?}")]
     FenceScope {

@@ -18,11 +18,12 @@ pub struct RingKind {
 
 impl RingKind {
     /// Every type.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::plain(RingFormat::Split),
         Self::in_order(RingFormat::Split),
         Self::plain(RingFormat::Packed),
         Self::in_order(RingFormat::Packed),
+        Self::plain(RingFormat::Tagged),
     ];
 
     /// Chains come back in any order.

@@ -7,10 +7,11 @@
 //! call does a bounded amount of work and ends in a result or in a typed fault that stays until the queue is reset.
 //!
 //! No queue owns a signal: an operation after which the other side may have to be woken answers
-//! [`Notify`](shmbus_shm::Notify). No queue allocates: its private record lies in storage that is passed in (on the heap
-//! by `with_heap`, with the feature `std`). The format of the shared memory is a parameter: [`split`] is the split
+//! [`Notify`](shmbus_shm::Notify). No queue allocates: its private record lies in storage that is passed in (on the
+//! heap by `with_heap`, with the feature `std`). The format of the shared memory is a parameter: [`split`] is the split
 //! virtqueue of virtio 1.x, whose areas each have one side that writes them; [`packed`] the packed virtqueue, one ring
-//! in memory that both sides write. [`any`] leaves it to what is negotiated at run time.
+//! in memory that both sides write; [`tagged`] a ring of shmbus's own, without indices. [`any`] leaves it to what is
+//! negotiated at run time.
 //!
 //! ```
 //! use shmbus_ring::split::{Areas, DeviceRing, DriverRing, Layout};

@@ -11,12 +11,7 @@ use shmbus_virtio::Features;
 const SPLIT: RingKind = RingKind::plain(RingFormat::Split);
 const PACKED: RingKind = RingKind::plain(RingFormat::Packed);
 
-const KINDS: [RingKind; 4] = [
-    SPLIT,
-    RingKind::in_order(RingFormat::Split),
-    PACKED,
-    RingKind::in_order(RingFormat::Packed),
-];
+const TAGGED: RingKind = RingKind::plain(RingFormat::Tagged);
 
 /// The memories of a ring: what the driver writes, what the device writes, what both write.
 struct Memories {
@@ -62,7 +57,7 @@ fn features(kind: RingKind) -> RingFeatures {
 /// writes.
 #[test]
 fn each_format_works_and_keeps_to_its_own_memories() {
-    for kind in KINDS {
+    for kind in RingKind::ALL {
         let memories = Memories::new(kind, 8);
         let (of_driver, of_device, count) = <(Counting, Counting, Counting)>::default();
         let ring = DriverRing::new(memories.counted(&count, &of_device), features(kind));
@@ -123,7 +118,7 @@ fn lag(kind: RingKind, driver: Positions, device: Positions) -> (u16, u16) {
 
 #[test]
 fn areas_of_another_format_than_was_negotiated_are_refused() {
-    let [split, packed] = [SPLIT, PACKED].map(|kind| Memories::new(kind, 8));
+    let [split, packed, tagged] = [SPLIT, PACKED, TAGGED].map(|kind| Memories::new(kind, 8));
     for (areas, kind, error) in [
         (
             split.areas(),
@@ -131,26 +126,45 @@ fn areas_of_another_format_than_was_negotiated_are_refused() {
             SetupError::Unsupported { bits: 1 << 34 },
         ),
         (packed.areas(), SPLIT, SetupError::Missing { bits: 1 << 34 }),
+        (
+            packed.areas(),
+            TAGGED,
+            SetupError::Missing { bits: 1 << 34 },
+        ),
+        (
+            split.areas(),
+            TAGGED,
+            SetupError::UnsupportedPrivate { bits: 1 << 3 },
+        ),
+        (
+            tagged.areas(),
+            SPLIT,
+            SetupError::MissingPrivate { bits: 1 << 3 },
+        ),
     ] {
         let features = features(kind);
         assert_eq!(DriverRing::new(areas.clone(), features).unwrap_err(), error);
         assert_eq!(DeviceRing::new(areas, features).unwrap_err(), error);
     }
-    let none = Areas::in_memories(packed.layout, &packed.driver, &packed.device, None);
-    assert!(matches!(
-        none,
-        Err(SetupError::Area {
-            area: "descriptor area",
-            ..
-        })
-    ));
-    assert!(Layout::new(RingFormat::Split, 3).is_err());
+    for memories in [&packed, &tagged] {
+        let none = Areas::in_memories(memories.layout, &memories.driver, &memories.device, None);
+        assert!(matches!(
+            none,
+            Err(SetupError::Area {
+                area: "descriptor area",
+                ..
+            })
+        ));
+    }
+    for format in [RingFormat::Split, RingFormat::Tagged] {
+        assert!(Layout::new(format, 3).is_err());
+    }
     assert_eq!(Layout::new(RingFormat::Packed, 3).unwrap().size(), 3);
 }
 
 #[test]
 fn a_ring_is_rebound_to_areas_of_its_own_format() {
-    for kind in KINDS {
+    for kind in RingKind::ALL {
         let memories = Memories::new(kind, 4);
         let ring = DriverRing::new(memories.areas(), features(kind)).unwrap();
         let mut driver = DriverQueue::<_, (), _>::with_heap(ring);

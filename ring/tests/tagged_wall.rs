@@ -5,13 +5,14 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use shmbus_ring::record::{RecordLayout, Recorded};
 use shmbus_ring::tagged::{DeviceRing, DriverRing};
-use shmbus_ring::{Buffer, DeviceFault, DeviceQueue, DriverQueue};
-use shmbus_shm::Window;
-use shmbus_shm::testing::{Counting, Probe};
+use shmbus_ring::{Buffer, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, DriverQueue};
+use shmbus_shm::testing::{Counting, Probe, Probed};
+use shmbus_shm::{Window, heap};
 use shmbus_virtio::Features;
 use support::heap_ring::space;
-use support::tagged_ring::{AVAILABLE, Device, Driver, Memory, NEXT, USED, WALL, WRITE};
+use support::tagged_ring::{AVAILABLE, CLAIMED, Device, Driver, Memory, NEXT, USED, WALL, WRITE};
 
 const BUFFER: Buffer = Buffer::new(0, 8);
 
@@ -177,6 +178,51 @@ fn without_the_wall_an_entry_of_the_last_lap_would_be_taken() {
         matches!(without, Err(DeviceFault::Chain { position: 5, .. })),
         "{without:?}"
     );
+}
+
+/// Notes the states that are stored in an entry.
+#[derive(Clone, Debug, Default)]
+struct States(Arc<Mutex<Vec<u16>>>);
+
+impl Probe for States {
+    fn store(&self, offset: usize, _: usize, value: u64) -> bool {
+        if offset == 8 {
+            self.0.lock().unwrap().push((value >> 48) as u16);
+        }
+        true
+    }
+}
+
+/// Whoever recovers the ring tells by it whether the completion was shown: the driver never stores that state.
+#[test]
+fn a_device_that_keeps_a_record_claims_a_place_before_it_shows_what_lies_there() {
+    for keeps_record in [false, true] {
+        let memory = Memory::new(4);
+        let mut driver = memory.driver(Features::empty());
+        driver.add(&[BUFFER], &[], ()).unwrap();
+        let _ = driver.publish();
+        let states = States::default();
+        let areas = memory.probed(states.clone(), States::default(), States::default());
+        let ring = DeviceRing::new(areas, Features::empty()).unwrap();
+        if keeps_record {
+            let record = Probed::new(heap(RecordLayout::of(&ring).bytes()), States::default());
+            let ring = Recorded::with_heap(ring, &record).unwrap();
+            complete_one(DeviceQueue::with_heap(ring));
+            assert_eq!(*states.0.lock().unwrap(), [CLAIMED, USED]);
+        } else {
+            complete_one(DeviceQueue::with_heap(ring));
+            assert_eq!(*states.0.lock().unwrap(), [USED]);
+        }
+        assert_eq!(return_all(&mut driver), [()]);
+    }
+}
+
+fn complete_one<V: DeviceFormat>(mut device: DeviceQueue<V, Vec<DeviceSlot>>) {
+    device.poll().unwrap();
+    let mut segments = [Buffer::default(); 1];
+    let chain = device.take(&space(64), &mut segments).unwrap().unwrap();
+    device.complete(chain, 0).unwrap();
+    let _ = device.publish();
 }
 
 #[test]

@@ -9,3 +9,4 @@ mod document;
 mod rings;
 mod session;
 mod structures;
+mod tagged;

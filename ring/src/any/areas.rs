@@ -1,11 +1,11 @@
 //! Where a ring's areas lie among memories that the driver, the device or both write.
 
 use shmbus_shm::{RingFormat, Window, WindowError};
-use shmbus_virtio::Features;
+use shmbus_virtio::{Features, PrivateFeatures};
 
 use crate::fault::SetupError;
 use crate::features::RingFeatures;
-use crate::{packed, split};
+use crate::{packed, split, tagged};
 
 /// Areas that only one side writes lie on lines of their own.
 const LINE: usize = 64;
@@ -21,6 +21,8 @@ pub enum Layout {
     /// A packed ring: the descriptor area in common memory, driver area and device area in the memory of the side
     /// that they are named after.
     Packed(packed::Layout),
+    /// A tagged ring: likewise.
+    Tagged(tagged::Layout),
 }
 
 impl Layout {
@@ -28,12 +30,12 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Size`]; [`SetupError::OtherFormat`] for a format that is none of these.
+    /// [`SetupError::Size`].
     pub fn new(format: RingFormat, size: u16) -> Result<Self, SetupError> {
         match format {
             RingFormat::Split => Ok(Self::Split(split::Layout::new(size)?)),
             RingFormat::Packed => Ok(Self::Packed(packed::Layout::new(size)?)),
-            RingFormat::Tagged => Err(SetupError::OtherFormat),
+            RingFormat::Tagged => Ok(Self::Tagged(tagged::Layout::new(size)?)),
         }
     }
 
@@ -42,6 +44,7 @@ impl Layout {
         match self {
             Self::Split(layout) => layout.size(),
             Self::Packed(layout) => layout.size(),
+            Self::Tagged(layout) => layout.size(),
         }
     }
 
@@ -50,6 +53,7 @@ impl Layout {
         match self {
             Self::Split(layout) => layout.driver_bytes(),
             Self::Packed(layout) => layout.driver_area_bytes().next_multiple_of(LINE),
+            Self::Tagged(layout) => layout.driver_area_bytes().next_multiple_of(LINE),
         }
     }
 
@@ -58,6 +62,7 @@ impl Layout {
         match self {
             Self::Split(layout) => layout.device_bytes(),
             Self::Packed(layout) => layout.device_area_bytes().next_multiple_of(LINE),
+            Self::Tagged(layout) => layout.device_area_bytes().next_multiple_of(LINE),
         }
     }
 
@@ -66,6 +71,7 @@ impl Layout {
         match self {
             Self::Split(_) => 0,
             Self::Packed(layout) => layout.descriptors_bytes().next_multiple_of(LINE),
+            Self::Tagged(layout) => layout.descriptors_bytes().next_multiple_of(LINE),
         }
     }
 }
@@ -77,6 +83,8 @@ pub enum Areas<W> {
     Split(split::Areas<W>),
     /// Those of a packed ring.
     Packed(packed::Areas<W>),
+    /// Those of a tagged ring.
+    Tagged(tagged::Areas<W>),
 }
 
 impl<W: Window> Areas<W> {
@@ -92,20 +100,25 @@ impl<W: Window> Areas<W> {
         device: &W,
         common: Option<&W>,
     ) -> Result<Self, SetupError> {
+        let common = || {
+            common.ok_or(SetupError::Area {
+                area: "descriptor area",
+                source: WindowError::OutOfBounds {
+                    offset: 0,
+                    bytes: layout.common_bytes(),
+                    len: 0,
+                },
+            })
+        };
         match layout {
             Layout::Split(layout) => {
                 split::Areas::in_memories(layout, driver, device).map(Self::Split)
             }
-            Layout::Packed(packed) => {
-                let common = common.ok_or(SetupError::Area {
-                    area: "descriptor area",
-                    source: WindowError::OutOfBounds {
-                        offset: 0,
-                        bytes: layout.common_bytes(),
-                        len: 0,
-                    },
-                })?;
-                packed::Areas::new(packed, common, driver, device).map(Self::Packed)
+            Layout::Packed(layout) => {
+                packed::Areas::new(layout, common()?, driver, device).map(Self::Packed)
+            }
+            Layout::Tagged(layout) => {
+                tagged::Areas::new(layout, common()?, driver, device).map(Self::Tagged)
             }
         }
     }
@@ -115,21 +128,26 @@ impl<W: Window> Areas<W> {
         match self {
             Self::Split(areas) => areas.size(),
             Self::Packed(areas) => areas.size(),
+            Self::Tagged(areas) => areas.size(),
         }
     }
 
     /// Refuses what was negotiated for a ring that lies otherwise.
     pub(super) fn check_format(&self, features: RingFeatures) -> Result<RingFeatures, SetupError> {
-        // The split ring refuses RING_PACKED itself; a packed one may be used where nothing is negotiated.
-        let needed = match self {
-            Self::Split(_) => Features::empty(),
-            Self::Packed(_) => Features::RING_PACKED,
+        // Each ring refuses another format's features itself, but may be used where nothing is negotiated.
+        let (needed, private) = match self {
+            Self::Split(_) => (Features::empty(), PrivateFeatures::empty()),
+            Self::Packed(_) => (Features::RING_PACKED, PrivateFeatures::empty()),
+            Self::Tagged(_) => (Features::empty(), PrivateFeatures::RING_TAGGED),
         };
-        if features.virtio.contains(needed) {
-            Ok(features)
-        } else {
+        if !features.virtio.contains(needed) {
             let bits = needed.bits();
-            Err(SetupError::Missing { bits })
+            return Err(SetupError::Missing { bits });
         }
+        if !features.private.contains(private) {
+            let bits = private.bits();
+            return Err(SetupError::MissingPrivate { bits });
+        }
+        Ok(features)
     }
 }

@@ -11,7 +11,7 @@ use crate::features::RingFeatures;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
-use crate::{packed, split};
+use crate::{packed, split, tagged};
 
 /// The device side of a ring of any format; a [`DeviceQueue`](crate::DeviceQueue) works over it.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum DeviceRing<W> {
     Packed(packed::DeviceRing<W>),
     /// A packed ring in order.
     PackedInOrder(packed::InOrderDeviceRing<W>),
+    /// A tagged ring.
+    Tagged(tagged::DeviceRing<W>),
 }
 
 impl<W: Window> DeviceRing<W> {
@@ -31,7 +33,7 @@ impl<W: Window> DeviceRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Missing`] and [`SetupError::Unsupported`] if the areas are not of the format that was negotiated, and
+    /// [`SetupError::Missing`], [`SetupError::Unsupported`] and their private likes if the areas are not of the format that was negotiated, and
     /// what the format's own rings refuse.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
         let features = areas.check_format(features.into())?;
@@ -44,6 +46,7 @@ impl<W: Window> DeviceRing<W> {
                 Self::PackedInOrder(packed::InOrderDeviceRing::new(areas, features)?)
             }
             Areas::Packed(areas) => Self::Packed(packed::DeviceRing::new(areas, features)?),
+            Areas::Tagged(areas) => Self::Tagged(tagged::DeviceRing::new(areas, features)?),
         })
     }
 }
@@ -71,6 +74,7 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
             (Self::SplitInOrder(ring), Areas::Split(areas)) => ring.rebind(areas),
             (Self::Packed(ring), Areas::Packed(areas)) => ring.rebind(areas),
             (Self::PackedInOrder(ring), Areas::Packed(areas)) => ring.rebind(areas),
+            (Self::Tagged(ring), Areas::Tagged(areas)) => ring.rebind(areas),
             _ => Err(SetupError::OtherFormat),
         }
     }
@@ -107,6 +111,11 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     #[inline]
     fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2] {
         with_each!(self, ring => ring.settle(slots, stepwise))
+    }
+
+    #[inline]
+    fn claim(&mut self) {
+        with_each!(self, ring => ring.claim());
     }
 
     #[inline]

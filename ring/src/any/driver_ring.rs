@@ -11,7 +11,7 @@ use crate::features::RingFeatures;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, StateError};
-use crate::{packed, split};
+use crate::{packed, split, tagged};
 
 /// The driver side of a ring of any format; a [`DriverQueue`](crate::DriverQueue) works over it.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum DriverRing<W> {
     Packed(packed::DriverRing<W>),
     /// A packed ring in order.
     PackedInOrder(packed::InOrderDriverRing<W>),
+    /// A tagged ring.
+    Tagged(tagged::DriverRing<W>),
 }
 
 impl<W: Window> DriverRing<W> {
@@ -31,7 +33,7 @@ impl<W: Window> DriverRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError::Missing`] and [`SetupError::Unsupported`] if the areas are not of the format that was negotiated, and
+    /// [`SetupError::Missing`], [`SetupError::Unsupported`] and their private likes if the areas are not of the format that was negotiated, and
     /// what the format's own rings refuse.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
         let features = areas.check_format(features.into())?;
@@ -44,6 +46,7 @@ impl<W: Window> DriverRing<W> {
                 Self::PackedInOrder(packed::InOrderDriverRing::new(areas, features)?)
             }
             Areas::Packed(areas) => Self::Packed(packed::DriverRing::new(areas, features)?),
+            Areas::Tagged(areas) => Self::Tagged(tagged::DriverRing::new(areas, features)?),
         })
     }
 }
@@ -59,6 +62,11 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
     #[inline(always)]
     fn size(&self) -> u16 {
         with_each!(self, ring => ring.size())
+    }
+
+    #[inline(always)]
+    fn capacity(&self) -> u16 {
+        with_each!(self, ring => ring.capacity())
     }
 
     #[inline(always)]
@@ -81,6 +89,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
             (Self::SplitInOrder(ring), Areas::Split(areas)) => ring.rebind(areas),
             (Self::Packed(ring), Areas::Packed(areas)) => ring.rebind(areas),
             (Self::PackedInOrder(ring), Areas::Packed(areas)) => ring.rebind(areas),
+            (Self::Tagged(ring), Areas::Tagged(areas)) => ring.rebind(areas),
             _ => Err(SetupError::OtherFormat),
         }
     }

@@ -19,6 +19,7 @@ macro_rules! with_each {
             Self::SplitInOrder($ring) => $work,
             Self::Packed($ring) => $work,
             Self::PackedInOrder($ring) => $work,
+            Self::Tagged($ring) => $work,
         }
     };
 }

@@ -58,8 +58,8 @@ impl<W: Window> DeviceRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
-    /// with stronger fences.
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring, or need memory with
+    /// stronger fences.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
         let features = features
             .into()
@@ -198,7 +198,8 @@ impl<W: Window> sealed::DeviceFormat for DeviceRing<W> {
     #[inline]
     fn poll(&mut self) -> Result<u16, DeviceFault> {
         // What is made available while a batch goes on, beyond a ring's worth, waits for the next one. Without a first
-        // chain there is no batch: whoever was told so may go to sleep, and must not have missed one that came meanwhile.
+        // chain there is no batch: whoever was told so may go to sleep, and must not have missed one that came
+        // meanwhile.
         let found = self.look().is_some();
         self.credit = if found { self.size } else { 0 };
         Ok(u16::from(found))

@@ -61,8 +61,8 @@ impl<W: Window> DriverRing<W> {
     ///
     /// # Errors
     ///
-    /// [`SetupError`]: the features cannot be used together, belong to another type of ring (`IN_ORDER`), or need memory
-    /// with stronger fences.
+    /// [`SetupError`]: the features cannot be used together, belong to another type of ring, or need memory with
+    /// stronger fences.
     pub fn new(areas: Areas<W>, features: impl Into<RingFeatures>) -> Result<Self, SetupError> {
         let features = features
             .into()

@@ -13,7 +13,8 @@ mod support;
 use proptest::prelude::*;
 use rules::Rules;
 use run::Run;
-use shmbus_ring::{any, packed, split, tagged};
+use shmbus_ring::{RingFeatures, RingKind, any, packed, split, tagged};
+use shmbus_shm::RingFormat;
 use shmbus_virtio::Features;
 use steps::{Step, features, steps};
 use support::heap_ring::Memory;
@@ -71,21 +72,28 @@ fn run_tagged(size: u16, half: bool, position: u16, features: Features, steps: &
 }
 
 /// By rings whose type is known at run time only.
-fn run_any(packed: bool, position: u16, features: Features, steps: &[Step]) {
+fn run_any(kind: RingKind, position: u16, features: Features, steps: &[Step]) {
     const SIZE: u16 = 16;
-    let (areas, mut rules, features) = if packed {
-        let areas = packed_ring::Memory::new(SIZE).areas();
-        let features = features | Features::VERSION_1 | Features::RING_PACKED;
-        (any::Areas::Packed(areas), Rules::packed(SIZE), features)
-    } else {
-        let areas = Memory::new(SIZE).areas();
-        (any::Areas::Split(areas), Rules::SPLIT, features)
+    let (areas, rules) = match kind.format {
+        RingFormat::Split => (any::Areas::Split(Memory::new(SIZE).areas()), Rules::SPLIT),
+        RingFormat::Packed => (
+            any::Areas::Packed(packed_ring::Memory::new(SIZE).areas()),
+            Rules::packed(SIZE),
+        ),
+        RingFormat::Tagged => (
+            any::Areas::Tagged(tagged_ring::Memory::new(SIZE).areas()),
+            Rules::TAGGED,
+        ),
     };
-    if features.contains(Features::IN_ORDER) {
-        rules = rules.in_order();
-    }
-    let driver = || any::DriverRing::new(areas.clone(), features).unwrap();
-    let device = || any::DeviceRing::new(areas.clone(), features).unwrap();
+    let rules = if kind.in_order {
+        rules.in_order()
+    } else {
+        rules
+    };
+    let features = features | Features::VERSION_1 | kind.features();
+    let negotiated = RingFeatures::from(features).with_private(kind.private_features());
+    let driver = || any::DriverRing::new(areas.clone(), negotiated).unwrap();
+    let device = || any::DeviceRing::new(areas.clone(), negotiated).unwrap();
     Run::new(&driver, &device, rules, position, features).run(steps);
 }
 
@@ -152,14 +160,12 @@ proptest! {
 
     #[test]
     fn both_sides_of_a_ring_of_any_type_do_what_the_model_does(
-        packed: bool,
-        in_order: bool,
+        kind in prop::sample::select(RingKind::ALL.as_slice()),
         position in 0_u16..16,
         features in features(),
         steps in steps(),
     ) {
-        let order = if in_order { IN_ORDER } else { Features::empty() };
-        run_any(packed, position, features | order, &steps);
+        run_any(kind, position, features, &steps);
     }
 
     #[test]
