@@ -4,6 +4,7 @@
 //! status is a latest value: whoever reads it wants to know how things are, not how they came to be.
 
 use shmbus_devices::CONFIG_WORDS;
+use shmbus_ring::RingFeatures;
 use shmbus_table::{InvalidValue, Value};
 use shmbus_virtio::{DeviceId, DeviceStatus, Features, PrivateFeatures};
 
@@ -42,6 +43,13 @@ pub struct DeviceOffer {
     pub status: DeviceStatus,
     /// Configuration, as the device type lays it out.
     pub config: [u64; CONFIG_WORDS],
+}
+
+impl DeviceOffer {
+    /// Virtio's features and the bus's own.
+    pub fn offered(&self) -> RingFeatures {
+        RingFeatures::from(self.features).with_private(self.private)
+    }
 }
 
 impl Value for DeviceOffer {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -96,6 +97,55 @@ fn timers_fire_once_for_the_deadline_that_was_left() {
         assert!(timer.text().contains(words), "{words}: {timer}");
     }
     assert_eq!(bus.counter("timer", "fired"), 50);
+}
+
+/// The formats of rings, with the feature bits that they are negotiated by.
+const FORMATS: [(&str, u128); 4] = [
+    ("split", 0),
+    ("split-inorder", 1 << 35),
+    ("packed", 1 << 34),
+    ("packed-inorder", 1 << 34 | 1 << 35),
+];
+
+/// A file is moved in each format, whole, and a third party sees how both sides of every ring get on meanwhile.
+#[test]
+fn rings_of_every_format_move_a_file_and_show_their_lag() {
+    for (format, bits) in FORMATS {
+        let bus = Bus::on_rings(format);
+        let file = contents(3_000_001);
+        let server = bus.serve(&bus.scratch.offer("file", &file));
+        bus.expect_fetch(&server, "file", &file);
+        let traffic = Traffic::start(&bus, &server, "file", &sha256(&file));
+        traffic.flows(1);
+
+        let mut seen = BTreeMap::<_, BTreeSet<_>>::new();
+        eventually("both sides of every ring move on", || {
+            let view = bus.inspect();
+            let mut there = 0;
+            for guest in view["guests"].as_array().unwrap() {
+                let features = guest["devices"][0]["features"].as_str().unwrap();
+                let features = u128::from_str_radix(features.trim_start_matches("0x"), 16);
+                assert_eq!(features.unwrap() & (3 << 34), bits, "{format}: {guest}");
+                for ring in guest["rings"].as_array().unwrap() {
+                    assert_ring_seen_whole(ring, format);
+                    for side in ["driver_positions", "device_positions"] {
+                        let queue = ring["queue"].as_str().unwrap();
+                        let positions = ring[side].to_string();
+                        let session = guest["session"].as_u64();
+                        let whose = (session, queue.to_owned(), side);
+                        seen.entry(whose).or_default().insert(positions);
+                        there += 1;
+                    }
+                }
+            }
+            let moved = seen.values().filter(|positions| positions.len() > 1);
+            (there == 8 && moved.count() >= 8).then_some(())
+        });
+        traffic.flows(2 * file.len() as u64);
+        assert!(traffic.stop() > 0);
+        drop(server);
+        bus.stop();
+    }
 }
 
 #[test]
@@ -223,7 +273,7 @@ fn assert_can_be_watched(socket: &Path) {
             .expect_success()
     };
     let views = watch("--json | head -n 20");
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for line in views.text().lines() {
         let view: Value = serde_json::from_str(line).unwrap();
         seen.insert(view["guests"][0]["rings"][0].to_string());
@@ -358,6 +408,8 @@ fn mistakes_are_explained() {
         ("disk", "net, clock or timer"),
         ("timer:0", "1 to 10000"),
         ("net:2", "one net device"),
+        ("net,ring=round", "packed-inorder"),
+        ("timer,ring=packed", "no rings"),
     ] {
         run(&["host", "--socket", socket, "--device", device]).expect_error(&[word]);
     }

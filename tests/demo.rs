@@ -120,6 +120,13 @@ fn transfers_a_given_file_to_two_guests_at_once() {
 }
 
 #[test]
+fn transfers_through_rings_of_another_format() {
+    let finished = demo(&["--json", "--seconds", "0", "--ring", "packed"]);
+    let finished = finished.finish().expect_success();
+    assert_eq!(summary(&finished)["sha256_ok"], true, "{finished}");
+}
+
+#[test]
 fn refuses_a_file_that_is_not_there_empty_or_no_file() {
     let scratch = Scratch::new();
     let refuse = |path: &std::path::Path, words: &[&str]| {
@@ -139,6 +146,7 @@ fn refuses_arguments_that_make_no_sense() {
     for (arguments, words) in [
         (&["--guests", "1"][..], &["--guests", "2..=32"][..]),
         (&["--seconds", "soon"], &["--seconds"]),
+        (&["--ring", "round"], &["--ring", "packed-inorder"]),
         (&["--tap", "no/interface"], &["no/interface", "letters"]),
     ] {
         demo(arguments).finish().expect_error(words);

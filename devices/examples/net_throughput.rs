@@ -16,7 +16,7 @@ use shmbus_devices::net::port::Port;
 use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{SocketHandle, Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
-use shmbus_ring::split::{DeviceRing, DriverRing};
+use shmbus_ring::any::{DeviceRing, DriverRing};
 use shmbus_shm::{Mapped, OffsetSpace};
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
@@ -58,8 +58,8 @@ impl<P: Port> Application<P> for Sink {
 
 fn guest(number: u8, memory: QueueMemory) -> Result<(Stack<Driver>, Host), Box<dyn Error>> {
     let regions = DeviceRegions::on_heap(memory);
-    let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
-    let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
+    let driver = NetDriver::over_rings(&regions, memory, DRIVER_FEATURES)?;
+    let host = GuestPort::over_rings(&regions, memory, DRIVER_FEATURES)?;
     let address = Ipv4Addr::new(10, 0, 0, number);
     let config = StackConfig::new(MacAddress::local(number.into()), address, 24, memory);
     Ok((Stack::new(driver, &config, Duration::ZERO)?, host))

@@ -3,7 +3,8 @@
 
 use std::os::fd::BorrowedFd;
 
-use shmbus_shm::{Mapped, Notify, RegionKind, Section};
+use shmbus_ring::RingFeatures;
+use shmbus_shm::{Mapped, Notify, RegionKind, RingFormat, Section};
 use shmbus_signal::Priority;
 use shmbus_virtio::{DeviceId, Features};
 
@@ -81,14 +82,14 @@ impl Regions {
         self.find(role).map(|(.., window)| window)
     }
 
-    /// The size of the ring of which a region is an area, in entries.
+    /// The format of the ring of which a region is an area, and its size in entries.
     ///
     /// # Errors
     ///
     /// [`NoRegion`].
-    pub fn ring_size(&self, role: u16) -> Result<u16, NoRegion> {
+    pub fn ring(&self, role: u16) -> Result<(RingFormat, u16), NoRegion> {
         match self.find(role)?.1 {
-            RegionKind::Ring { size, .. } => Ok(size),
+            RegionKind::Ring { format, size } => Ok((format, size)),
             found => Err(NoRegion::Kind {
                 role,
                 expected: "an area of a ring",
@@ -162,9 +163,9 @@ pub trait Device: Send {
     /// The type.
     fn id(&self) -> DeviceId;
 
-    /// What it offers.
-    fn features(&self) -> Features {
-        Features::VERSION_1
+    /// What it offers: virtio's features, and the bus's own.
+    fn features(&self) -> RingFeatures {
+        Features::VERSION_1.into()
     }
 
     /// Configuration for the driver of a session that begins.
@@ -189,7 +190,7 @@ pub trait Device: Send {
         &mut self,
         session: SessionId,
         regions: &Regions,
-        features: Features,
+        features: RingFeatures,
     ) -> Result<(), ActivateError>;
 
     /// The session's driver reset the device. Harmless for an unknown session.

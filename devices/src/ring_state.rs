@@ -2,7 +2,7 @@
 
 use shmbus_ring::{Lag, Positions, RingKind};
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{RegionKind, RingFormat, Window};
+use shmbus_shm::{RegionKind, Window};
 use shmbus_table::{InvalidValue, TableError, TypedWriter, Value};
 
 /// How far one side of a ring has come. For observers: whoever acts on it checks it like anything that comes from a
@@ -26,8 +26,7 @@ impl RingState {
     }
 }
 
-const FORMAT_SHIFT: u32 = 16;
-const IN_ORDER: u64 = 1 << 24;
+const KIND_SHIFT: u32 = 16;
 
 impl Value for RingState {
     const TYPE_ID: u32 = u32::from_le_bytes(*b"RING");
@@ -39,8 +38,7 @@ impl Value for RingState {
             used,
             in_flight,
         } = self.positions;
-        let in_order = if self.kind.in_order { IN_ORDER } else { 0 };
-        words[0] = u64::from(self.size) | (self.kind.format as u64) << FORMAT_SHIFT | in_order;
+        words[0] = u64::from(self.size) | u64::from(self.kind.number()) << KIND_SHIFT;
         words[1] = u64::from(available) | u64::from(used) << 16 | u64::from(in_flight) << 32;
     }
 
@@ -51,10 +49,7 @@ impl Value for RingState {
             expected,
         };
         let size = words[0] as u16;
-        let in_order = words[0] & IN_ORDER != 0;
-        let kind = RingFormat::from_number((words[0] >> FORMAT_SHIFT) as u8)
-            .map(|format| RingKind { format, in_order })
-            .filter(|kind| RingKind::ALL.contains(kind))
+        let kind = RingKind::from_number((words[0] >> KIND_SHIFT) as u8)
             .ok_or_else(|| invalid(0, "a type of ring"))?;
         let format = kind.format;
         let geometry = RegionKind::Ring { format, size };
@@ -116,6 +111,7 @@ impl<W: Window> RingStates<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shmbus_shm::RingFormat;
 
     fn state(kind: RingKind, size: u16, available: u16, used: u16) -> RingState {
         RingState {
@@ -150,7 +146,7 @@ mod tests {
         ] {
             let words = words(state);
             assert_eq!(RingState::decode(&words), Ok(state));
-            let reserved = [words[0] | !0 << 25, words[1] | !0 << 48];
+            let reserved = [words[0] | !0 << 24, words[1] | !0 << 48];
             assert_eq!(RingState::decode(&reserved), Ok(state), "not looked at");
         }
     }
@@ -165,8 +161,8 @@ mod tests {
         };
         assert_eq!(refused(0, 3), 0, "no entries");
         assert_eq!(refused(0, 0x8000), 0, "more entries than a ring has");
-        assert_eq!(refused(0, 1 << FORMAT_SHIFT), 0, "3 entries, split");
-        assert_eq!(refused(0, 0xfe << FORMAT_SHIFT), 0, "a format");
+        assert_eq!(refused(0, 1 << KIND_SHIFT), 0, "3 entries, split");
+        assert_eq!(refused(0, 0xfe << KIND_SHIFT), 0, "a format");
         assert_eq!(refused(1, 1), 1, "the available position");
         assert_eq!(refused(1, 1 << 16), 1, "the used position");
         assert_eq!(refused(1, 7 << 32), 1, "in flight");

@@ -11,7 +11,7 @@ use shmbus_devices::net::port::{Checksum, Port};
 use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{PortId, Switch, SwitchLimits};
-use shmbus_ring::split::{DeviceRing, DriverRing};
+use shmbus_ring::any::{DeviceRing, DriverRing};
 use shmbus_shm::{Mapped, OffsetSpace};
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
@@ -24,8 +24,8 @@ fn memory() -> QueueMemory {
 fn guest(switch: &mut Switch<Host>, sources: Sources) -> (Driver, PortId) {
     let memory = memory();
     let regions = DeviceRegions::on_heap(memory);
-    let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
-    let host = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
+    let driver = NetDriver::over_rings(&regions, memory, DRIVER_FEATURES).unwrap();
+    let host = GuestPort::over_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     (driver, switch.attach(host, sources).unwrap())
 }
 

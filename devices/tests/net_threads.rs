@@ -17,8 +17,10 @@ use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
-use shmbus_ring::split::DriverRing;
+use shmbus_ring::RingKind;
+use shmbus_ring::any::DriverRing;
 use shmbus_shm::Mapped;
+use shmbus_virtio::Features;
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 
@@ -28,8 +30,13 @@ fn address(guest: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, guest)
 }
 
-fn stack(guest: u8, regions: &DeviceRegions<Mapped>, memory: QueueMemory) -> Stack<Driver> {
-    let driver = NetDriver::over_split_rings(regions, memory, DRIVER_FEATURES).unwrap();
+fn stack(
+    guest: u8,
+    regions: &DeviceRegions<Mapped>,
+    memory: QueueMemory,
+    features: Features,
+) -> Stack<Driver> {
+    let driver = NetDriver::over_rings(regions, memory, features).unwrap();
     let config = StackConfig::new(MacAddress::local(guest.into()), address(guest), 24, memory);
     Stack::new(driver, &config, Duration::ZERO).unwrap()
 }
@@ -64,33 +71,41 @@ fn a_file_goes_from_thread_to_thread() {
     let directory = tempfile::tempdir().unwrap();
     let file: Vec<u8> = (0..6_000_000_u32).map(|n| (n ^ (n >> 11)) as u8).collect();
     std::fs::write(directory.path().join("file"), &file).unwrap();
-    for (size, mtu) in [(256, 1500), (256, 65_521), (16, 1500)] {
-        let memory = QueueMemory::new(size, mtu).unwrap();
+    let geometries = [(256, 1500), (256, 65_521), (16, 1500)];
+    for (rings, (size, mtu)) in RingKind::ALL
+        .into_iter()
+        .flat_map(|rings| geometries.map(|geometry| (rings, geometry)))
+    {
+        let memory = QueueMemory::in_format(rings.format, size, mtu).unwrap();
         let began = Instant::now();
-        let (fetched, dropped) = transfer(directory.path(), memory);
+        let features = DRIVER_FEATURES | rings.features();
+        let (fetched, dropped) = transfer(directory.path(), memory, features);
         assert_eq!(
             (fetched.bytes, fetched.sha256),
             (6_000_000, Sha256::digest(&file).into())
         );
         eprintln!(
-            "{size} entries, MTU {mtu}: {:?}, {dropped} frames dropped",
+            "{rings}, {size} entries, MTU {mtu}: {:?}, {dropped} frames dropped",
             began.elapsed()
         );
     }
 }
 
-fn transfer(directory: &std::path::Path, memory: QueueMemory) -> (Fetched, u64) {
+fn transfer(
+    directory: &std::path::Path,
+    memory: QueueMemory,
+    features: Features,
+) -> (Fetched, u64) {
     let regions = [
         DeviceRegions::on_heap(memory),
         DeviceRegions::on_heap(memory),
     ];
-    let mut server_stack = stack(1, &regions[0], memory);
-    let mut client_stack = stack(2, &regions[1], memory);
+    let mut server_stack = stack(1, &regions[0], memory, features);
+    let mut client_stack = stack(2, &regions[1], memory, features);
     let mut switch = Switch::new(SwitchLimits::default());
     let ports = [1, 2].map(|guest: u8| {
         let port =
-            GuestPort::over_split_rings(&regions[usize::from(guest) - 1], memory, DRIVER_FEATURES)
-                .unwrap();
+            GuestPort::over_rings(&regions[usize::from(guest) - 1], memory, features).unwrap();
         switch
             .attach(port, Sources::Only(MacAddress::local(guest.into())))
             .unwrap()

@@ -20,7 +20,7 @@ use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{PortId, Switch, SwitchLimits};
 use shmbus_devices::net::tap::Tap;
-use shmbus_ring::split::DriverRing;
+use shmbus_ring::any::DriverRing;
 use shmbus_shm::Mapped;
 
 const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -73,8 +73,8 @@ fn guest(switch: &mut Switch<Box<dyn Port>>) -> (Stack<Driver>, PortId) {
     let memory = QueueMemory::new(256, 1500).unwrap();
     let mac = MacAddress::local(2);
     let regions = DeviceRegions::on_heap(memory);
-    let driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
-    let port = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES).unwrap();
+    let driver = NetDriver::over_rings(&regions, memory, DRIVER_FEATURES).unwrap();
+    let port = GuestPort::over_rings(&regions, memory, DRIVER_FEATURES).unwrap();
     let config = StackConfig::new(mac, GUEST, 24, memory);
     let stack = Stack::new(driver, &config, Duration::ZERO).unwrap();
     (

@@ -16,6 +16,9 @@ pub struct RingKind {
     pub in_order: bool,
 }
 
+/// In a type's number: in order.
+const IN_ORDER: u8 = 1 << 7;
+
 impl RingKind {
     /// Every type.
     pub const ALL: [Self; 5] = [
@@ -61,6 +64,17 @@ impl RingKind {
             RingFormat::Tagged => PrivateFeatures::RING_TAGGED,
             RingFormat::Split | RingFormat::Packed => PrivateFeatures::empty(),
         }
+    }
+
+    /// The number by which layouts in memory know it: the format's, plus 128 in order.
+    pub const fn number(self) -> u8 {
+        self.format as u8 | if self.in_order { IN_ORDER } else { 0 }
+    }
+
+    /// The type with this number, which may come from anybody.
+    pub fn from_number(number: u8) -> Option<Self> {
+        let known = |kind: &Self| kind.number() == number;
+        Self::ALL.into_iter().find(known)
     }
 
     /// The name by which programs know it.

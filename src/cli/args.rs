@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use shmbus::ring::RingKind;
+
 use super::device_spec::DeviceSpec;
+use super::ring_format::ring_kind;
 use super::url::Url;
 
 /// A shared-memory bus for virtual machines: rings and latest-value tables between processes that do not trust each
@@ -45,6 +48,9 @@ pub(crate) struct DemoArgs {
     /// Fetch the file again and again for this many seconds; 0: once.
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub(crate) seconds: u64,
+    /// What the rings between host and guests are: split, split-inorder, packed or packed-inorder.
+    #[arg(long, value_name = "FORMAT", default_value = "split", value_parser = ring_kind)]
+    pub(crate) ring: RingKind,
     /// Give the bus a port on this TAP interface, so that the machine's own kernel is a peer too.
     #[arg(long, value_name = "NAME")]
     pub(crate) tap: Option<String>,
@@ -58,8 +64,13 @@ pub(crate) struct HostArgs {
     /// Where guests connect: the path of a UNIX socket, which is created.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-    /// A device to serve: net, clock or timer; `KIND:COUNT` for several of a kind. Give it once for each kind.
-    #[arg(long = "device", value_name = "KIND[:COUNT]", required = true)]
+    /// A device to serve: net, clock or timer; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
+    /// device's rings are split, split-inorder, packed or packed-inorder: `net,ring=FORMAT`.
+    #[arg(
+        long = "device",
+        value_name = "KIND[:COUNT][,ring=FORMAT]",
+        required = true
+    )]
     pub(crate) devices: Vec<DeviceSpec>,
     /// Give the switch a port on this TAP interface (needs the right to use it).
     #[arg(long, value_name = "NAME")]

@@ -7,6 +7,7 @@ use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
 use shmbus::devices::net::tap::Tap;
 use shmbus::devices::timer::device::TimerDevice;
+use shmbus::ring::RingKind;
 use shmbus::virtio::DeviceId;
 
 use super::args::HostArgs;
@@ -37,7 +38,7 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
                     builder = builder.device(TimerDevice::new(TIMERS).map_err(CliError::device)?);
                 }
             }
-            _ => builder = builder.device(net(args)?),
+            _ => builder = builder.device(net(args, spec.rings)?),
         }
     }
     let mut bus = builder.listen(&args.socket)?;
@@ -47,8 +48,8 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn net(args: &HostArgs) -> Result<NetDevice, CliError> {
-    let mut net = NetDevice::new(args.mtu).map_err(CliError::device)?;
+fn net(args: &HostArgs, rings: RingKind) -> Result<NetDevice, CliError> {
+    let mut net = NetDevice::with_rings(rings, args.mtu).map_err(CliError::device)?;
     if let Some(name) = &args.tap {
         net.add_tap(Tap::open(name).map_err(CliError::Tap)?)
             .map_err(CliError::Uplink)?;

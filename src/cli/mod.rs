@@ -9,6 +9,7 @@ mod hex;
 mod host;
 mod inspect;
 mod report;
+mod ring_format;
 mod stop;
 mod url;
 

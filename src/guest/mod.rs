@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use shmbus_devices::clock::ClockReader;
 use shmbus_devices::timer::TimerDriver;
 use shmbus_devices::{ActivateError, Regions};
+use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
 use shmbus_shm::{Mapped, MemoryId, MemoryMap, Notify};
 use shmbus_signal::os::{Event, Interest, SignalSet, Token};
@@ -207,10 +208,17 @@ impl Guest {
     ///
     /// [`GuestError::Features`] for a choice that was not offered; [`GuestError::Refused`], [`GuestError::Silent`],
     /// [`GuestError::HostGone`].
-    pub fn activate(&mut self, device: u32, features: Features) -> Result<(), GuestError> {
-        let offered = self.offer(device)?.features;
-        let features = offered
-            .accept(features)
+    pub fn activate(
+        &mut self,
+        device: u32,
+        features: impl Into<RingFeatures>,
+    ) -> Result<(), GuestError> {
+        let features = features.into();
+        let offered = self.offer(device)?;
+        offered
+            .features
+            .accept(features.virtio)
+            .and_then(|_| offered.private.accept(features.private))
             .map_err(|source| GuestError::Features { device, source })?;
         let status = DeviceStatus::ACKNOWLEDGE
             | DeviceStatus::DRIVER
@@ -237,7 +245,7 @@ impl Guest {
     ///
     /// [`GuestError::Silent`], [`GuestError::HostGone`].
     pub fn reset(&mut self, device: u32) -> Result<(), GuestError> {
-        self.write_status(device, DeviceStatus::empty(), Features::empty())?;
+        self.write_status(device, DeviceStatus::empty(), RingFeatures::default())?;
         self.await_status(device, DeviceStatus::is_empty)?;
         Ok(())
     }
@@ -246,12 +254,12 @@ impl Guest {
         &mut self,
         device: u32,
         status: DeviceStatus,
-        features: Features,
+        features: RingFeatures,
     ) -> Result<(), GuestError> {
         let state = DriverState {
             status: status.bits(),
-            features,
-            ..DriverState::default()
+            features: features.virtio,
+            private: features.private,
         };
         let (_, notify) = self.drivers.publish(device, &state)?;
         self.raise_own(role::DRIVER_TABLE, notify);

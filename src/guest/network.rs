@@ -9,11 +9,11 @@ use shmbus_devices::net::app::{self, Application};
 use shmbus_devices::net::config::{ConfigError, NetConfig};
 use shmbus_devices::net::driver::NetDriver;
 use shmbus_devices::net::port::Notifications;
-use shmbus_devices::net::queues::{DRIVER_FEATURES, QueueMemory};
+use shmbus_devices::net::queues::{self, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig, StackConfigError, StackCounters};
 use shmbus_devices::timer::{DriverCounters, TimerDriver, TimerFault};
 use shmbus_devices::{net, timer};
-use shmbus_ring::split::DriverRing;
+use shmbus_ring::any::DriverRing;
 use shmbus_shm::Mapped;
 use shmbus_signal::os::Token;
 use shmbus_signal::suppress::SenderCounts;
@@ -348,7 +348,7 @@ fn attach(guest: &mut Guest) -> Result<Attached, NetworkError> {
     let mut words = [0; NetConfig::WORDS];
     words.copy_from_slice(&offer.config[..NetConfig::WORDS]);
     let config = NetConfig::decode_words(&words)?;
-    let features = DRIVER_FEATURES.choose(offer.features);
+    let features = queues::choose(offer.offered());
     let driver = net::device::attach(&guest.regions(net), &config, features);
     let (port, memory) = driver.map_err(|source| GuestError::Driver {
         device: net,

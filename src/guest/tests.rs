@@ -24,7 +24,7 @@ fn a_device_whose_driver_broke_the_rules_can_be_reset_and_used_again() {
     let features = guest.offer(0).unwrap().features;
 
     // More chains available than the ring has entries.
-    let size = regions.ring_size(role::TRANSMITQ1_DRIVER).unwrap();
+    let (_, size) = regions.ring(role::TRANSMITQ1_DRIVER).unwrap();
     let available = Layout::new(size).unwrap().available_offset();
     let driver = regions.get(role::TRANSMITQ1_DRIVER).unwrap();
     let index = Field::<u16, _>::new(driver, available + 2).unwrap();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use shmbus_devices::clock::monotonic_ns;
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Outbox, Progress, SessionId};
+use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
 use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, Region, RegionManager};
 use shmbus_signal::Priority;
@@ -26,7 +27,7 @@ use shmbus_transports::Memory;
 use shmbus_transports::local::{
     self, Admission, Applicant, CloseReason, GoodbyeReason, Listener, RefusalCode,
 };
-use shmbus_virtio::{DeviceStatus, PrivateFeatures, Transition};
+use shmbus_virtio::{DeviceStatus, Transition};
 
 use self::agenda::Agenda;
 pub use self::builder::BusBuilder;
@@ -291,12 +292,15 @@ impl Bus {
     }
 
     fn offer(&mut self, id: SessionId, applicant: &Applicant) -> Result<Session, HostError> {
-        let offers = self.devices.iter_mut().map(|device| DeviceOffer {
-            id: device.id(),
-            features: device.features(),
-            private: PrivateFeatures::empty(),
-            status: DeviceStatus::empty(),
-            config: device.config(id),
+        let offers = self.devices.iter_mut().map(|device| {
+            let RingFeatures { virtio, private } = device.features();
+            DeviceOffer {
+                id: device.id(),
+                features: virtio,
+                private,
+                status: DeviceStatus::empty(),
+                config: device.config(id),
+            }
         });
         let name = applicant.name.to_string();
         Session::new(id, name, &self.plan, offers.collect(), &self.shared)
@@ -325,10 +329,10 @@ impl Bus {
             return;
         };
         let mut steps = Vec::new();
-        session.look_at_drivers(&mut self.warnings, |device, transition| {
-            steps.push((device, transition))
+        session.look_at_drivers(&mut self.warnings, |device, private, transition| {
+            steps.push((device, private, transition))
         });
-        for (index, transition) in steps {
+        for (index, private, transition) in steps {
             let Some(device) = self.devices.get_mut(index as usize) else {
                 continue;
             };
@@ -336,6 +340,7 @@ impl Bus {
                 Transition::None => continue,
                 Transition::Reset => device.deactivate(id),
                 Transition::Activate(features) => {
+                    let features = RingFeatures::from(features).with_private(private);
                     let regions = session.regions(index);
                     if let Err(error) = device.activate(id, &regions, features) {
                         let what = format_args!("driver refused: {error}");

@@ -10,7 +10,7 @@ use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{CLASSES, ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
 use shmbus_transports::{Doorbells, Memory};
-use shmbus_virtio::{DeviceStatus, StatusError, StatusMachine, Transition};
+use shmbus_virtio::{DeviceStatus, PrivateFeatures, StatusError, StatusMachine, Transition};
 
 use super::error::HostError;
 use super::warnings::Warnings;
@@ -189,12 +189,12 @@ impl Session {
         }
     }
 
-    /// Looks at the driver table and walks the devices' statuses on. `step` gets each that matters to a device; one
-    /// that is out of order latches `DEVICE_NEEDS_RESET`.
+    /// Looks at the driver table and walks the devices' statuses on. `step` gets each that matters to a device, with the
+    /// private features that its driver accepted; one that is out of order latches `DEVICE_NEEDS_RESET`.
     pub(super) fn look_at_drivers(
         &mut self,
         warnings: &mut Warnings,
-        mut step: impl FnMut(u32, Transition),
+        mut step: impl FnMut(u32, PrivateFeatures, Transition),
     ) {
         let Some(connected) = &mut self.connected else {
             return;
@@ -207,13 +207,14 @@ impl Session {
             };
             self.stale.push(device);
             let outcome = match connected.drivers.read(device) {
-                Ok((state, _)) => machine
-                    .write(state.status, state.features)
-                    .map_err(Misstep::Status),
+                Ok((state, _)) => {
+                    let offered = self.offers[device as usize].private;
+                    walk_on(machine, offered, state).map_err(Misstep::Status)
+                }
                 Err(error) => Err(Misstep::Unreadable(error)),
             };
             match outcome {
-                Ok(transition) => step(device, transition),
+                Ok((private, transition)) => step(device, private, transition),
                 Err(misstep) => {
                     // Once until it is reset: a guest must not fill the log.
                     if !machine.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
@@ -265,6 +266,23 @@ impl Session {
     }
 }
 
+/// Takes a driver's answer for a write to the status register; the private features come with it.
+fn walk_on(
+    machine: &mut StatusMachine,
+    offered: PrivateFeatures,
+    state: DriverState,
+) -> Result<(PrivateFeatures, Transition), StatusError> {
+    // They count from the same moment on as virtio's.
+    let negotiated = state.status & DeviceStatus::FEATURES_OK.bits() != 0;
+    let private = if negotiated {
+        offered.accept(state.private)?
+    } else {
+        PrivateFeatures::empty()
+    };
+    let transition = machine.write(state.status, state.features)?;
+    Ok((private, transition))
+}
+
 /// What a driver did wrong.
 #[derive(Debug, thiserror::Error)]
 enum Misstep {
@@ -272,4 +290,36 @@ enum Misstep {
     Status(StatusError),
     #[error(transparent)]
     Unreadable(shmbus_table::TypedReadError),
+}
+
+#[cfg(test)]
+mod tests {
+    use shmbus_virtio::{FeatureError, Features};
+
+    use super::*;
+
+    #[test]
+    fn private_features_are_negotiated_with_virtio_s() {
+        let offered = PrivateFeatures::RING_TAGGED;
+        let mut machine = StatusMachine::new(Features::VERSION_1);
+        let mut state = DriverState {
+            status: 1 | 2 | 8 | 4,
+            features: Features::VERSION_1,
+            private: PrivateFeatures::AVAIL_EVENT,
+        };
+        let error = FeatureError::PrivateNotOffered { bits: 1 << 1 };
+        let refused = walk_on(&mut machine, offered, state);
+        assert_eq!(refused, Err(StatusError::Features(error)));
+        assert!(machine.status().is_empty(), "nothing happened");
+
+        state.private = offered;
+        let activated = Transition::Activate(Features::VERSION_1);
+        let walked = walk_on(&mut machine, offered, state);
+        assert_eq!(walked, Ok((offered, activated)));
+        // Whatever else a reset says.
+        state.status = 0;
+        state.private = PrivateFeatures::all();
+        let (_, transition) = walk_on(&mut machine, offered, state).unwrap();
+        assert_eq!(transition, Transition::Reset);
+    }
 }

@@ -12,8 +12,8 @@ use shmbus_devices::net::device::NetDevice;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::queues::QueueMemory;
 use shmbus_devices::timer::{Deadline, Expiration};
-use shmbus_ring::split;
-use shmbus_shm::{RegionKind, Section};
+use shmbus_ring::{any, split};
+use shmbus_shm::{RegionKind, RingFormat, Section};
 use shmbus_table::{Generation, Value};
 
 use crate::document::{
@@ -30,6 +30,14 @@ fn a_net_device_has_the_memory_told_of() {
             ring.driver_bytes(),
             ring.used_offset(),
             ring.device_bytes(),
+        ]
+    });
+    check_examples(&table("Net", "entries of packed"), |[entries]| {
+        let ring = any::Layout::new(RingFormat::Packed, entries as u16).unwrap();
+        [
+            ring.driver_bytes(),
+            ring.device_bytes(),
+            ring.common_bytes(),
         ]
     });
     check_examples(&table("Net", "MTU"), |[mtu]| {

@@ -25,9 +25,9 @@ use crate::document::{DOC, check_numbers, check_payload, number, table};
 type RegionOf = (u64, String, String);
 
 /// The regions that a table of roles tells of; those of a class stand for all classes.
-fn told_regions(section: &str) -> BTreeSet<RegionOf> {
+fn told_regions(section: &str, column: &str) -> BTreeSet<RegionOf> {
     let mut regions = BTreeSet::new();
-    for row in table(section, "role").rows {
+    for row in table(section, column).rows {
         let [_, role, memory, kind, _] = row[..] else {
             panic!("{row:?}");
         };
@@ -44,11 +44,22 @@ fn told_regions(section: &str) -> BTreeSet<RegionOf> {
 
 #[test]
 fn a_running_bus_has_the_regions_told_of() {
+    for rings in RingKind::ALL {
+        let roles = match rings.format {
+            RingFormat::Split => "role",
+            RingFormat::Packed => "role of packed",
+            RingFormat::Tagged => "role of tagged",
+        };
+        check_regions(rings, roles);
+    }
+}
+
+fn check_regions(rings: RingKind, roles_of_net: &str) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bus");
     let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default()).unwrap();
     let mut bus = Bus::builder()
-        .device(NetDevice::new(DEFAULT_MTU).unwrap())
+        .device(NetDevice::with_rings(rings, DEFAULT_MTU).unwrap())
         .device(ClockDevice::new(clocks).unwrap())
         .device(TimerDevice::new(3).unwrap())
         .listen(&path)
@@ -62,11 +73,11 @@ fn a_running_bus_has_the_regions_told_of() {
     host.join().unwrap().unwrap();
 
     let regions = &view.guests[0].regions;
-    for (device, section) in [
-        (None, "Session"),
-        (Some(0), "Net"),
-        (Some(1), "Clock"),
-        (Some(2), "Timer"),
+    for (device, section, roles) in [
+        (None, "Session", "role"),
+        (Some(0), "Net", roles_of_net),
+        (Some(1), "Clock", "role"),
+        (Some(2), "Timer", "role"),
     ] {
         let found: BTreeSet<RegionOf> = regions
             .iter()
@@ -82,7 +93,7 @@ fn a_running_bus_has_the_regions_told_of() {
                 (region.role.into(), region.memory.clone(), kind)
             })
             .collect();
-        assert_eq!(found, told_regions(section), "{section}");
+        assert_eq!(found, told_regions(section, roles), "{section}, {rings}");
     }
     let signalled = regions.iter().filter(|region| region.channel.is_some());
     assert!(signalled.count() > 0);
@@ -216,8 +227,7 @@ fn rings_have_the_state_told_of() {
         &state,
         &[
             ("entries", 0x0708),
-            ("format", RingFormat::Packed as u64),
-            ("order", 1),
+            ("format", RingFormat::Packed as u64 | 128),
             ("available", 0x8304),
             ("used", 0x0506),
             ("in flight", 7),

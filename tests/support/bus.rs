@@ -65,9 +65,18 @@ impl Bus {
 
     /// Net, clock and timer, and more arguments for the host.
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::of("net", arguments)
+    }
+
+    /// Net on rings of a format, clock and timer.
+    pub(crate) fn on_rings(format: &str) -> Self {
+        Self::of(&format!("net,ring={format}"), &[])
+    }
+
+    fn of(net: &str, arguments: &[&str]) -> Self {
         let scratch = Scratch::new();
         let socket = scratch.path("bus");
-        let host = Self::host(&socket, arguments);
+        let host = Self::host(&socket, net, arguments);
         Self {
             scratch,
             socket,
@@ -76,10 +85,10 @@ impl Bus {
     }
 
     /// Starts a host, and waits until it serves.
-    pub(crate) fn host(socket: &Path, arguments: &[&str]) -> Process {
+    fn host(socket: &Path, net: &str, arguments: &[&str]) -> Process {
         let mut command = program();
         command.arg("host").arg("--socket").arg(socket);
-        for device in ["net", "clock", "timer"] {
+        for device in [net, "clock", "timer"] {
             command.args(["--device", device]);
         }
         let host = Process::start(command.args(arguments));
@@ -91,7 +100,7 @@ impl Bus {
     pub(crate) fn restart_host(&mut self, signal: Signal) -> Finished {
         self.host.signal(signal);
         let finished = self.host.wait();
-        self.host = Self::host(&self.socket, &[]);
+        self.host = Self::host(&self.socket, "net", &[]);
         finished
     }
 

@@ -57,6 +57,12 @@ pub enum FeatureError {
     /// `NOTIFY_ON_EMPTY` is a legacy feature.
     #[error("feature bit 24 (NOTIFY_ON_EMPTY) cannot be used together with VERSION_1")]
     NotifyOnEmptyWithVersion1,
+    /// The driver accepted private features that the device did not offer.
+    #[error("private feature bits {bits:#x} were accepted but never offered")]
+    PrivateNotOffered {
+        /// The bits in question.
+        bits: u64,
+    },
     /// A feature was accepted without one that it depends on.
     #[error("feature bits {bits:#x} need feature bits {needed:#x}")]
     Depends {
@@ -155,6 +161,22 @@ bitflags! {
     }
 }
 
+impl PrivateFeatures {
+    /// Checks the driver's choice against what the device offered.
+    ///
+    /// # Errors
+    ///
+    /// [`FeatureError::PrivateNotOffered`].
+    pub fn accept(self, chosen: Self) -> Result<Self, FeatureError> {
+        let extra = chosen & !self;
+        if !extra.is_empty() {
+            let bits = extra.bits();
+            return Err(FeatureError::PrivateNotOffered { bits });
+        }
+        Ok(chosen)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +189,17 @@ mod tests {
         assert_eq!(
             all.accept(Features::BAD_FEATURE),
             Err(FeatureError::BadFeature)
+        );
+    }
+
+    #[test]
+    fn private_features_are_offered_before_they_are_accepted() {
+        let offered = PrivateFeatures::RING_TAGGED | PrivateFeatures::USED_EVENT;
+        let tagged = PrivateFeatures::RING_TAGGED;
+        assert_eq!(offered.accept(tagged), Ok(tagged));
+        assert_eq!(
+            offered.accept(tagged | PrivateFeatures::AVAIL_EVENT),
+            Err(FeatureError::PrivateNotOffered { bits: 1 << 1 })
         );
     }
 

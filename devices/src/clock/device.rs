@@ -1,9 +1,10 @@
 //! The clock device on the bus: one table that every guest reads.
 
+use shmbus_ring::RingFeatures;
 use shmbus_shm::{Mapped, RegionKind, Section};
 use shmbus_signal::Priority;
 use shmbus_table::{LayoutError, TableLayout};
-use shmbus_virtio::{DeviceId, Features};
+use shmbus_virtio::DeviceId;
 
 use super::host::HostClocks;
 use super::table::{ClockPublisher, clock_table};
@@ -80,7 +81,12 @@ impl Device for ClockDevice {
         Ok(())
     }
 
-    fn activate(&mut self, _: SessionId, _: &Regions, _: Features) -> Result<(), ActivateError> {
+    fn activate(
+        &mut self,
+        _: SessionId,
+        _: &Regions,
+        _: RingFeatures,
+    ) -> Result<(), ActivateError> {
         Ok(())
     }
 

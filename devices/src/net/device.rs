@@ -10,11 +10,12 @@ use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use shmbus_ring::SetupError;
+use shmbus_ring::{RingFeatures, RingKind, SetupError};
+use shmbus_shm::RingFormat;
 use shmbus_signal::Priority;
-use shmbus_virtio::{DeviceId, Features};
+use shmbus_virtio::DeviceId;
 
-use self::port::{NetPort, SplitPort};
+use self::port::{NetPort, RingPort};
 pub use self::regions::attach;
 use super::addresses::Sources;
 use super::config::NetConfig;
@@ -30,19 +31,23 @@ use crate::device::{
 
 /// The roles of the device's regions in a session.
 pub mod role {
-    /// receiveq1: descriptor table and available ring; the guest writes.
+    /// receiveq1: what the guest writes of the ring.
     pub const RECEIVEQ1_DRIVER: u16 = 0;
-    /// receiveq1: used ring; the host writes.
+    /// receiveq1: what the host writes of the ring.
     pub const RECEIVEQ1_DEVICE: u16 = 1;
     /// receiveq1: buffers; both write.
     pub const RECEIVEQ1_BUFFERS: u16 = 2;
-    /// transmitq1: descriptor table and available ring; the guest writes.
+    /// receiveq1: what both write of the ring; not of a split one.
+    pub const RECEIVEQ1_COMMON: u16 = 3;
+    /// transmitq1: what the guest writes of the ring.
     pub const TRANSMITQ1_DRIVER: u16 = 4;
-    /// transmitq1: used ring; the host writes.
+    /// transmitq1: what the host writes of the ring.
     pub const TRANSMITQ1_DEVICE: u16 = 5;
     /// transmitq1: buffers. The guest writes them; they lie with the others in common memory, which no third party
     /// is shown.
     pub const TRANSMITQ1_BUFFERS: u16 = 6;
+    /// transmitq1: what both write of the ring; not of a split one.
+    pub const TRANSMITQ1_COMMON: u16 = 7;
     /// Table of [`RingState`](crate::RingState): how far the device has come in receiveq1 and transmitq1; the host
     /// writes.
     pub const DEVICE_POSITIONS: u16 = 8;
@@ -106,6 +111,7 @@ enum Busy {
 /// A learning switch with a port for each guest, as one device of the bus.
 pub struct NetDevice {
     switch: Switch<Box<dyn NetPort>>,
+    rings: RingKind,
     memory: QueueMemory,
     stations: BTreeMap<SessionId, Station>,
     sessions: BTreeMap<PortId, SessionId>,
@@ -118,15 +124,26 @@ pub struct NetDevice {
 }
 
 impl NetDevice {
-    /// A switch without uplinks, for packets of up to `mtu` bytes without their Ethernet header.
+    /// A switch without uplinks, for packets of up to `mtu` bytes without their Ethernet header, with split rings.
     ///
     /// # Errors
     ///
     /// [`SetupError::Size`]; not expected.
     pub fn new(mtu: u16) -> Result<Self, SetupError> {
+        Self::with_rings(RingKind::plain(RingFormat::Split), mtu)
+    }
+
+    /// The same with rings of another type. The format is the memory's, so a driver must accept it; it may decline that
+    /// buffers are used in order.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] for a format that there is not.
+    pub fn with_rings(rings: RingKind, mtu: u16) -> Result<Self, SetupError> {
         Ok(Self {
             switch: Switch::new(SwitchLimits::default()),
-            memory: QueueMemory::new(QUEUE_SIZE, mtu)?,
+            rings,
+            memory: QueueMemory::in_format(rings.format, QUEUE_SIZE, mtu)?,
             stations: BTreeMap::new(),
             sessions: BTreeMap::new(),
             uplinks: Vec::new(),
@@ -284,8 +301,9 @@ impl Device for NetDevice {
         DeviceId::NET
     }
 
-    fn features(&self) -> Features {
-        FEATURES
+    fn features(&self) -> RingFeatures {
+        let private = self.rings.private_features();
+        RingFeatures::from(FEATURES | self.rings.features()).with_private(private)
     }
 
     fn config(&mut self, session: SessionId) -> [u64; CONFIG_WORDS] {
@@ -316,11 +334,11 @@ impl Device for NetDevice {
         &mut self,
         session: SessionId,
         regions: &Regions,
-        features: Features,
+        features: RingFeatures,
     ) -> Result<(), ActivateError> {
         self.detach(session);
         let queues = regions::queues(regions)?;
-        let mut port = SplitPort::over_split_rings(&queues, self.memory, features)?;
+        let mut port = RingPort::over_rings(&queues, self.memory, features)?;
         port.publish_positions(regions.get(role::DEVICE_POSITIONS)?.clone())?;
         let Some(station) = self.stations.get_mut(&session) else {
             return Err(format!("session {} has no port on this switch", session.0).into());

@@ -6,9 +6,9 @@
 
 use core::fmt;
 
-use shmbus_ring::split::DriverRing;
+use shmbus_ring::any::DriverRing;
 use shmbus_ring::{
-    Buffer, DriverFault, DriverFormat, DriverQueue, DriverSlot, Positions, SetupError,
+    Buffer, DriverFault, DriverFormat, DriverQueue, DriverSlot, Positions, RingFeatures, SetupError,
 };
 use shmbus_shm::{Bytes, Notify, Window, WindowError};
 use shmbus_table::TableError;
@@ -198,16 +198,17 @@ pub struct NetDriver<F, W> {
 }
 
 impl<W: Window> NetDriver<DriverRing<W>, W> {
-    /// A driver over split rings in a device's regions, see [`NetDriver::new`].
+    /// A driver over the rings that were negotiated, in a device's regions, see [`NetDriver::new`].
     ///
     /// # Errors
     ///
-    /// [`DriverSetupError`].
-    pub fn over_split_rings(
+    /// [`DriverSetupError`]; also if the memory is laid out for rings of another format.
+    pub fn over_rings(
         regions: &DeviceRegions<W>,
         memory: QueueMemory,
-        features: Features,
+        features: impl Into<RingFeatures>,
     ) -> Result<Self, DriverSetupError> {
+        let features = features.into();
         let DeviceRegions {
             receiveq,
             transmitq,
@@ -218,7 +219,7 @@ impl<W: Window> NetDriver<DriverRing<W>, W> {
             DriverRing::new(transmitq.areas(memory)?, features)?,
             &transmitq.buffers,
             memory,
-            features,
+            features.virtio,
         )
     }
 }

@@ -5,9 +5,10 @@
 
 use core::fmt;
 
-use shmbus_ring::split::DeviceRing;
+use shmbus_ring::any::DeviceRing;
 use shmbus_ring::{
-    Buffer, ChainHead, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, Positions, SetupError,
+    Buffer, ChainHead, DeviceFault, DeviceFormat, DeviceQueue, DeviceSlot, Positions, RingFeatures,
+    SetupError,
 };
 use shmbus_shm::{AddressError, AddressSpace, Mapped, Notify, OffsetSpace, Window};
 use shmbus_table::TableError;
@@ -120,17 +121,19 @@ struct Taken {
 }
 
 impl<W: Window> GuestPort<DeviceRing<W>, OffsetSpace<W>> {
-    /// A port over split rings in a device's regions, see [`GuestPort::new`]. Nothing is written but the used rings
-    /// and the buffers of receiveq1: the rest may be mapped for reading only.
+    /// A port over the rings that were negotiated, in a device's regions, see [`GuestPort::new`]. Nothing is written but
+    /// what the device or both sides write of the rings, and the buffers of receiveq1: the rest may be mapped for reading
+    /// only.
     ///
     /// # Errors
     ///
-    /// [`SetupError`] when a region is too short.
-    pub fn over_split_rings(
+    /// [`SetupError`] when a region is too short, or the memory is laid out for rings of another format.
+    pub fn over_rings(
         regions: &DeviceRegions<W>,
         memory: QueueMemory,
-        features: Features,
+        features: impl Into<RingFeatures>,
     ) -> Result<Self, SetupError> {
+        let features = features.into();
         let DeviceRegions {
             receiveq,
             transmitq,
@@ -140,7 +143,7 @@ impl<W: Window> GuestPort<DeviceRing<W>, OffsetSpace<W>> {
             OffsetSpace::new(receiveq.buffers.clone()),
             DeviceQueue::with_heap(DeviceRing::new(transmitq.areas(memory)?, features)?),
             OffsetSpace::read_only(transmitq.buffers.clone()),
-            features,
+            features.virtio,
             memory.mtu(),
         ))
     }

@@ -22,8 +22,8 @@
 //!     // On a bus each region lies in a memory that only its writer can write.
 //!     let memory = QueueMemory::new(64, 1500)?;
 //!     let regions = DeviceRegions::on_heap(memory);
-//!     let mut driver = NetDriver::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
-//!     let port = GuestPort::over_split_rings(&regions, memory, DRIVER_FEATURES)?;
+//!     let mut driver = NetDriver::over_rings(&regions, memory, DRIVER_FEATURES)?;
+//!     let port = GuestPort::over_rings(&regions, memory, DRIVER_FEATURES)?;
 //!     assert!(driver.flush().any()); // the host is to be told of the receive buffers
 //!     let port = switch.attach(port, Sources::Only(MacAddress::local(number)))?;
 //!     guests.push((driver, port));

@@ -6,9 +6,11 @@ use std::fs;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use shmbus_ring::split::{DeviceRing, DriverRing};
+use shmbus_ring::RingKind;
+use shmbus_ring::any::{DeviceRing, DriverRing};
 use shmbus_shm::testing::{Hostile, Probed};
-use shmbus_shm::{Mapped, OffsetSpace, Window};
+use shmbus_shm::{Mapped, OffsetSpace, RingFormat, Window};
+use shmbus_virtio::Features;
 
 use super::addresses::Sources;
 use super::app::fetch::{Fetch, FetchConfig};
@@ -26,6 +28,8 @@ use super::switch::{PortId, Switch, SwitchLimits};
 
 mod hostile;
 
+const SPLIT: RingKind = RingKind::plain(RingFormat::Split);
+
 type Driver<W> = NetDriver<DriverRing<W>, W>;
 type Host<W> = GuestPort<DeviceRing<W>, OffsetSpace<W>>;
 
@@ -33,14 +37,20 @@ type Host<W> = GuestPort<DeviceRing<W>, OffsetSpace<W>>;
 struct Memory<W> {
     layout: QueueMemory,
     regions: DeviceRegions<W>,
+    features: Features,
 }
 
 impl Memory<Mapped> {
     fn new(size: u16, mtu: u16) -> Self {
-        let layout = QueueMemory::new(size, mtu).unwrap();
+        Self::of(SPLIT, size, mtu)
+    }
+
+    fn of(rings: RingKind, size: u16, mtu: u16) -> Self {
+        let layout = QueueMemory::in_format(rings.format, size, mtu).unwrap();
         Self {
             layout,
             regions: DeviceRegions::on_heap(layout),
+            features: DRIVER_FEATURES | rings.features(),
         }
     }
 
@@ -51,6 +61,7 @@ impl Memory<Mapped> {
         let queue = |queue: &QueueRegions<Mapped>| QueueRegions {
             driver: probed(&queue.driver),
             device: probed(&queue.device),
+            common: queue.common.as_ref().map(probed),
             buffers: probed(&queue.buffers),
         };
         Memory {
@@ -59,17 +70,18 @@ impl Memory<Mapped> {
                 receiveq: queue(&self.regions.receiveq),
                 transmitq: queue(&self.regions.transmitq),
             },
+            features: self.features,
         }
     }
 }
 
 impl<W: Window> Memory<W> {
     fn driver(&self) -> Driver<W> {
-        NetDriver::over_split_rings(&self.regions, self.layout, DRIVER_FEATURES).unwrap()
+        NetDriver::over_rings(&self.regions, self.layout, self.features).unwrap()
     }
 
     fn host(&self) -> Host<W> {
-        GuestPort::over_split_rings(&self.regions, self.layout, DRIVER_FEATURES).unwrap()
+        GuestPort::over_rings(&self.regions, self.layout, self.features).unwrap()
     }
 }
 
@@ -91,10 +103,14 @@ struct Bus {
 
 impl Bus {
     fn new(guests: u8, size: u16, mtu: u16) -> Self {
+        Self::of(SPLIT, guests, size, mtu)
+    }
+
+    fn of(rings: RingKind, guests: u8, size: u16, mtu: u16) -> Self {
         let mut switch = Switch::new(SwitchLimits::default());
         let (mut stacks, mut ports) = (Vec::new(), Vec::new());
         for guest in 1..=guests {
-            let memory = Memory::new(size, mtu);
+            let memory = Memory::of(rings, size, mtu);
             let config = StackConfig::new(mac(guest), address(guest), 24, memory.layout);
             // The driver formats its areas before the device looks at them.
             stacks.push(Stack::new(memory.driver(), &config, Duration::ZERO).unwrap());
@@ -175,8 +191,12 @@ fn noise(bytes: usize) -> Vec<u8> {
 #[cfg_attr(miri, ignore = "uses files")]
 fn a_file_goes_from_guest_to_guest_over_tcp() {
     let file = noise(2_000_000);
-    for (size, mtu) in [(256, 1500), (128, 9000), (64, MAX_MTU), (4, 1500)] {
-        let mut bus = Bus::new(2, size, mtu);
+    let geometries = [(256, 1500), (128, 9000), (64, MAX_MTU), (4, 1500)];
+    for (rings, (size, mtu)) in RingKind::ALL
+        .into_iter()
+        .flat_map(|rings| geometries.map(|geometry| (rings, geometry)))
+    {
+        let mut bus = Bus::of(rings, 2, size, mtu);
         transfer(&mut bus, &file);
         let counters = bus
             .ports
@@ -240,7 +260,12 @@ fn a_recording_of_the_bus_can_be_played_back() {
 
 #[test]
 fn a_stalled_guest_loses_frames_and_the_driver_sees_back_pressure() {
-    let memory = Memory::new(4, 1500);
+    for rings in RingKind::ALL {
+        stall(&Memory::of(rings, 4, 1500));
+    }
+}
+
+fn stall(memory: &Memory<Mapped>) {
     let (mut driver, mut host) = (memory.driver(), memory.host());
     let frame = [5; 60];
     for _ in 0..4 {
@@ -297,7 +322,12 @@ fn a_stalled_guest_loses_frames_and_the_driver_sees_back_pressure() {
 /// A side that found nothing is told of the next frame, once; one that is still at work is not.
 #[test]
 fn who_found_nothing_is_told_and_nobody_else() {
-    let memory = Memory::new(16, 1500);
+    for rings in RingKind::ALL {
+        look_and_be_told(&Memory::of(rings, 16, 1500));
+    }
+}
+
+fn look_and_be_told(memory: &Memory<Mapped>) {
     let (mut driver, mut host) = (memory.driver(), memory.host());
     let _ = driver.flush();
     let (frame, mut buffer) = ([5; 60], [0; 2000]);

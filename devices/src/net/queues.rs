@@ -2,15 +2,15 @@
 //!
 //! Addresses in descriptors are offsets into the queue's own region of buffers.
 
-use shmbus_ring::SetupError;
-use shmbus_ring::split::{Areas, Layout};
-use shmbus_shm::{Mapped, Window, heap};
-use shmbus_virtio::{Features, net};
+use shmbus_ring::any::{Areas, Layout};
+use shmbus_ring::{RingFeatures, SetupError};
+use shmbus_shm::{Mapped, RingFormat, Window, heap};
+use shmbus_virtio::{Features, PrivateFeatures, net};
 
 use super::config::max_frame_bytes;
 use super::header::HEADER_BYTES;
 
-/// What the device offers. The memory layout depends on none of it.
+/// What the device offers beside the type of its rings. The memory layout depends on none of it.
 pub const FEATURES: Features = Features::VERSION_1
     .union(Features::EVENT_IDX)
     .union(Features::INDIRECT_DESC)
@@ -20,8 +20,15 @@ pub const FEATURES: Features = Features::VERSION_1
     .union(net::MAC)
     .union(net::STATUS);
 
-/// What this crate's driver accepts.
+/// What this crate's driver accepts beside the type of the rings.
 pub const DRIVER_FEATURES: Features = FEATURES.difference(Features::INDIRECT_DESC);
+
+/// What this crate's driver accepts of what a device offers, rings of any type among it.
+pub fn choose(offered: RingFeatures) -> RingFeatures {
+    let virtio = DRIVER_FEATURES | Features::RING_PACKED | Features::IN_ORDER;
+    let private = PrivateFeatures::RING_TAGGED;
+    RingFeatures::from(virtio.choose(offered.virtio)).with_private(private & offered.private)
+}
 
 /// One of the two queues, by virtio's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,21 +66,28 @@ pub struct QueueMemory {
 }
 
 impl QueueMemory {
-    /// The memory of two queues of `size` entries each, with a buffer for each entry that takes any frame of a link
+    /// The memory of two split rings of `size` entries each, with a buffer for each entry that takes any frame of a link
     /// with this MTU.
     ///
     /// # Errors
     ///
     /// [`SetupError::Size`].
-    pub const fn new(size: u16, mtu: u16) -> Result<Self, SetupError> {
-        match Layout::new(size) {
-            Ok(ring) => Ok(Self { ring, mtu }),
-            Err(error) => Err(error),
-        }
+    pub fn new(size: u16, mtu: u16) -> Result<Self, SetupError> {
+        Self::in_format(RingFormat::Split, size, mtu)
     }
 
-    /// Where each ring's areas lie in its two regions: `driver_bytes()` that the driver writes, `device_bytes()` that
-    /// the device writes.
+    /// The same for rings that are laid out in another format.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] for a size or a format that there is not.
+    pub fn in_format(format: RingFormat, size: u16, mtu: u16) -> Result<Self, SetupError> {
+        let ring = Layout::new(format, size)?;
+        Ok(Self { ring, mtu })
+    }
+
+    /// Where each ring's areas lie in its regions: `driver_bytes()` that the driver writes, `device_bytes()` that the
+    /// device writes, and `common_bytes()` that both write.
     pub const fn ring(self) -> Layout {
         self.ring
     }
@@ -105,25 +119,28 @@ impl QueueMemory {
     }
 }
 
-/// The three regions of one queue.
+/// The regions of one queue.
 #[derive(Clone, Debug)]
 pub struct QueueRegions<W> {
-    /// The descriptor table and the available ring: the driver writes.
+    /// What the driver writes of the ring.
     pub driver: W,
-    /// The used ring: the device writes.
+    /// What the device writes of the ring.
     pub device: W,
+    /// What both write of the ring, if its format has such.
+    pub common: Option<W>,
     /// The buffers: for receiveq1 both sides write, for transmitq1 the driver does.
     pub buffers: W,
 }
 
 impl<W: Window> QueueRegions<W> {
-    /// The split ring's areas.
+    /// The ring's areas.
     ///
     /// # Errors
     ///
-    /// [`SetupError`] when a region is too short.
+    /// [`SetupError`] when a region is too short, or missing.
     pub fn areas(&self, memory: QueueMemory) -> Result<Areas<W>, SetupError> {
-        Areas::in_memories(memory.ring(), &self.driver, &self.device)
+        let common = self.common.as_ref();
+        Areas::in_memories(memory.ring(), &self.driver, &self.device, common)
     }
 }
 
@@ -140,9 +157,12 @@ impl DeviceRegions<Mapped> {
     /// Memory on the heap for a driver and a device in one process. On a bus, each region lies in a memory that only its
     /// writer can write.
     pub fn on_heap(memory: QueueMemory) -> Self {
+        let ring = memory.ring();
+        let common = ring.common_bytes();
         let queue = || QueueRegions {
-            driver: heap(memory.ring().driver_bytes()),
-            device: heap(memory.ring().device_bytes()),
+            driver: heap(ring.driver_bytes()),
+            device: heap(ring.device_bytes()),
+            common: (common > 0).then(|| heap(common)),
             buffers: heap(memory.buffers_bytes()),
         };
         Self {
@@ -172,5 +192,17 @@ mod tests {
             );
         }
         assert_eq!(QueueMemory::new(3, 1500), Err(SetupError::Size { size: 3 }));
+        assert!(QueueMemory::in_format(RingFormat::Packed, 3, 1500).is_ok());
+    }
+
+    #[test]
+    fn the_driver_takes_the_rings_that_are_offered_and_no_others() {
+        let offered = FEATURES | Features::RING_PACKED;
+        let chosen = choose(offered.into());
+        assert_eq!(chosen.virtio, DRIVER_FEATURES | Features::RING_PACKED);
+        let all = RingFeatures::from(Features::all()).with_private(PrivateFeatures::all());
+        let chosen = choose(all);
+        assert!(chosen.in_order() && !chosen.virtio.contains(Features::RING_RESET));
+        assert_eq!(chosen.private, PrivateFeatures::RING_TAGGED);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use shmbus_ring::RingFeatures;
 use shmbus_shm::{Mapped, RegionKind, Section};
 use shmbus_signal::Priority;
 use shmbus_table::{LayoutError, TableLayout, Value, layout_of};
-use shmbus_virtio::{DeviceId, Features};
+use shmbus_virtio::DeviceId;
 
 use super::{Deadline, Expiration, TimerDriver, Timers};
 use crate::clock::monotonic_ns;
@@ -116,7 +117,7 @@ impl Device for TimerDevice {
         &mut self,
         session: SessionId,
         regions: &Regions,
-        _: Features,
+        _: RingFeatures,
     ) -> Result<(), ActivateError> {
         let deadlines = regions.get(role::DEADLINES)?.clone();
         let expirations = regions.get(role::EXPIRATIONS)?.clone();
@@ -197,6 +198,7 @@ mod tests {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use shmbus_shm::heap;
+    use shmbus_virtio::Features;
 
     use super::*;
     use crate::timer::Alarm;
@@ -213,7 +215,7 @@ mod tests {
     }
 
     fn activate(device: &mut TimerDevice, regions: &Regions) -> Result<(), ActivateError> {
-        device.activate(SESSION, regions, Features::VERSION_1)
+        device.activate(SESSION, regions, Features::VERSION_1.into())
     }
 
     /// A guest's thread sets, supersedes and cancels on the real clock. The host's waits for the kernel's timer, and

@@ -39,6 +39,14 @@ impl Layout {
         }
     }
 
+    /// The format.
+    pub const fn format(self) -> RingFormat {
+        match self {
+            Self::Split(_) => RingFormat::Split,
+            Self::Packed(_) => RingFormat::Packed,
+        }
+    }
+
     /// The queue's size, in entries.
     pub const fn size(self) -> u16 {
         match self {

@@ -173,8 +173,9 @@ impl Demo {
 
     fn start_host(&mut self, args: &DemoArgs) -> Result<(), CliError> {
         let mut arguments = vec!["host", "--until-stdin-closes"];
-        for kind in ["net", "clock", "timer"] {
-            arguments.extend(["--device", kind]);
+        let net = format!("net,ring={}", args.ring);
+        for device in [&net, "clock", "timer"] {
+            arguments.extend(["--device", device]);
         }
         match &args.tap {
             Some(tap) => arguments.extend(["--tap", tap]),

@@ -1,6 +1,6 @@
 //! What the device's switch has at its ports.
 
-use shmbus_ring::split::DeviceRing;
+use shmbus_ring::any::DeviceRing;
 use shmbus_shm::{Mapped, OffsetSpace};
 
 use crate::net::host::GuestPort;
@@ -17,9 +17,9 @@ pub(super) trait NetPort: Port + Send {
 }
 
 /// A guest's port.
-pub(super) type SplitPort = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
+pub(super) type RingPort = GuestPort<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
 
-impl NetPort for SplitPort {}
+impl NetPort for RingPort {}
 
 impl NetPort for Tap {}
 

@@ -1,9 +1,9 @@
 //! The device's regions in a session: what is asked for, and what is made of what came.
 
-use shmbus_ring::split::DriverRing;
-use shmbus_shm::{Mapped, RegionKind, RingFormat, Section};
+use shmbus_ring::RingFeatures;
+use shmbus_ring::any::DriverRing;
+use shmbus_shm::{Mapped, RegionKind, Section};
 use shmbus_table::{Value, layout_of};
-use shmbus_virtio::Features;
 
 use super::{PRIORITY, role};
 use crate::device::{ActivateError, NoRegion, RegionRequest, Regions};
@@ -18,12 +18,13 @@ pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
     let area = |role, section, bytes| RegionRequest {
         role,
         kind: RegionKind::Ring {
-            format: RingFormat::Split,
+            format: ring.format(),
             size: ring.size(),
         },
         section,
         bytes,
-        signal: Some(PRIORITY),
+        // Of what both write nobody says who wrote it last: each side signals its own.
+        signal: (section != Section::Common).then_some(PRIORITY),
     };
     let buffers = |role| RegionRequest {
         role,
@@ -45,7 +46,11 @@ pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
         bytes: layout_of::<RingState>(slots).map_or(0, |layout| layout.bytes()),
         signal: None,
     };
-    vec![
+    let common = |role| {
+        let bytes = ring.common_bytes();
+        (bytes > 0).then(|| area(role, Section::Common, bytes))
+    };
+    let mut requests = vec![
         area(role::RECEIVEQ1_DRIVER, Section::Guest, ring.driver_bytes()),
         area(role::RECEIVEQ1_DEVICE, Section::Host, ring.device_bytes()),
         buffers(role::RECEIVEQ1_BUFFERS),
@@ -54,15 +59,19 @@ pub(super) fn requests(memory: QueueMemory) -> Vec<RegionRequest> {
         buffers(role::TRANSMITQ1_BUFFERS),
         positions(role::DEVICE_POSITIONS, Section::Host),
         positions(role::DRIVER_POSITIONS, Section::Guest),
-    ]
+    ];
+    requests.extend(common(role::RECEIVEQ1_COMMON));
+    requests.extend(common(role::TRANSMITQ1_COMMON));
+    requests
 }
 
 /// The queues' regions among those of a session.
 pub(super) fn queues(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegion> {
-    let queue = |driver, device, buffers| -> Result<_, NoRegion> {
+    let queue = |driver, device, common, buffers| -> Result<_, NoRegion> {
         Ok(QueueRegions {
             driver: regions.get(driver)?.clone(),
             device: regions.get(device)?.clone(),
+            common: regions.get(common).ok().cloned(),
             buffers: regions.get(buffers)?.clone(),
         })
     };
@@ -70,11 +79,13 @@ pub(super) fn queues(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegio
         receiveq: queue(
             role::RECEIVEQ1_DRIVER,
             role::RECEIVEQ1_DEVICE,
+            role::RECEIVEQ1_COMMON,
             role::RECEIVEQ1_BUFFERS,
         )?,
         transmitq: queue(
             role::TRANSMITQ1_DRIVER,
             role::TRANSMITQ1_DEVICE,
+            role::TRANSMITQ1_COMMON,
             role::TRANSMITQ1_BUFFERS,
         )?,
     })
@@ -88,11 +99,11 @@ pub(super) fn queues(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegio
 pub fn attach(
     regions: &Regions,
     config: &NetConfig,
-    features: Features,
+    features: impl Into<RingFeatures>,
 ) -> Result<(NetDriver<DriverRing<Mapped>, Mapped>, QueueMemory), ActivateError> {
-    let size = regions.ring_size(role::RECEIVEQ1_DRIVER)?;
-    let memory = QueueMemory::new(size, config.mtu)?;
-    let mut driver = NetDriver::over_split_rings(&queues(regions)?, memory, features)?;
+    let (format, size) = regions.ring(role::RECEIVEQ1_DRIVER)?;
+    let memory = QueueMemory::in_format(format, size, config.mtu)?;
+    let mut driver = NetDriver::over_rings(&queues(regions)?, memory, features)?;
     driver.publish_positions(regions.get(role::DRIVER_POSITIONS)?.clone())?;
     Ok((driver, memory))
 }

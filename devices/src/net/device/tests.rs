@@ -12,6 +12,7 @@ use crate::net::config::DEFAULT_MTU;
 use crate::net::driver::NetDriver;
 use crate::net::pcap::Pace;
 use crate::net::port::{Checksum, Port, Received, Sent};
+use crate::net::queues::choose;
 
 /// Frames that a test sends at a time.
 const FRAME: [u8; 60] = [0xff; 60];
@@ -27,7 +28,7 @@ fn regions(device: &NetDevice) -> Regions {
 
 /// A guest with an active driver.
 struct Joined {
-    driver: NetDriver<shmbus_ring::split::DriverRing<Mapped>, Mapped>,
+    driver: NetDriver<shmbus_ring::any::DriverRing<Mapped>, Mapped>,
     regions: Regions,
     mac: MacAddress,
 }
@@ -37,8 +38,9 @@ fn join(device: &mut NetDevice, session: u64) -> Joined {
     let words = device.config(session);
     let config = NetConfig::decode_words(&[words[0], words[1]]).unwrap();
     let regions = regions(device);
-    let (driver, _) = attach(&regions, &config, FEATURES).unwrap();
-    device.activate(session, &regions, FEATURES).unwrap();
+    let features = choose(device.features());
+    let (driver, _) = attach(&regions, &config, features).unwrap();
+    device.activate(session, &regions, features).unwrap();
     Joined {
         driver,
         regions,
@@ -104,16 +106,19 @@ fn the_positions_of_every_queue_that_moved_are_published() {
 /// An observer with both tables sees how far each side is behind the other, at every step.
 #[test]
 fn both_sides_publish_and_the_lag_is_what_lies_between() {
-    let mut device = NetDevice::new(DEFAULT_MTU).unwrap();
+    for rings in RingKind::ALL {
+        watch_both_sides(rings);
+    }
+}
+
+fn watch_both_sides(rings: RingKind) {
+    let mut device = NetDevice::with_rings(rings, DEFAULT_MTU).unwrap();
     let mut guests = [join(&mut device, 1), join(&mut device, 2)];
     let mut outbox = Outbox::default();
     let lag = |guest: &Joined, queue: usize| {
         let driver = guest.positions(role::DRIVER_POSITIONS)[queue];
         let device = guest.positions(role::DEVICE_POSITIONS)[queue];
-        assert_eq!(
-            (driver.kind, driver.size),
-            (RingKind::plain(RingFormat::Split), QUEUE_SIZE)
-        );
+        assert_eq!((driver.kind, driver.size), (rings, QUEUE_SIZE));
         let Lag { available, used } = RingState::lag(&driver, &device).unwrap();
         (available.unwrap(), used.unwrap())
     };
@@ -244,4 +249,26 @@ fn a_driver_that_starts_again_has_one_turn_and_not_two() {
     assert_eq!(device.busy.len(), 1);
     device.leave(SessionId(7));
     assert_eq!(device.progress(), Progress::Idle);
+}
+
+/// The format is that of the memory; whether buffers are used in order is the driver's choice too.
+#[test]
+fn a_driver_may_decline_the_order_and_not_the_format() {
+    let split_in_order = RingKind::in_order(RingFormat::Split);
+    let packed = RingKind::plain(RingFormat::Packed);
+    for (rings, accepted) in [(split_in_order, true), (packed, false)] {
+        let mut device = NetDevice::with_rings(rings, DEFAULT_MTU).unwrap();
+        let session = SessionId(1);
+        let words = device.config(session);
+        let config = NetConfig::decode_words(&[words[0], words[1]]).unwrap();
+        let regions = regions(&device);
+        let declined = crate::net::queues::DRIVER_FEATURES;
+        let attached = attach(&regions, &config, declined);
+        assert_eq!(attached.is_ok(), accepted);
+        let activated = device.activate(session, &regions, declined.into());
+        assert_eq!(activated.is_ok(), accepted);
+        if let Err(error) = activated {
+            assert!(error.to_string().contains("0x400000000"), "{error}");
+        }
+    }
 }
