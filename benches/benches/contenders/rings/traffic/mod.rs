@@ -23,7 +23,7 @@ use shmbus_virtio::Features;
 
 use super::OURS;
 use super::format::{Format, RING_BYTES};
-use bells::{Bell, Deciding, Polling, Sleeping};
+use bells::{Bell, Deciding, Decision, Polling, Sleeping};
 use shapes::{Chain2, Indirect4, One, Shape};
 
 /// What comes back with a buffer.
@@ -45,6 +45,7 @@ enum Work {
     Outstanding1,
     Outstanding16,
     Sleep,
+    SleepEach,
     Batch32,
     EventIdx,
     Chain2,
@@ -52,7 +53,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [(Self, &str, &str); 10] = [
+    const ALL: [(Self, &str, &str); 11] = [
         (
             Self::Plain,
             "ringtest",
@@ -81,7 +82,12 @@ impl Work {
         (
             Self::Sleep,
             "sleep",
-            "the same with EVENT_IDX; who has nothing to do sleeps until an eventfd is written",
+            "the same with EVENT_IDX; who has nothing to do sleeps until an eventfd is written; a decision at a burst's ends",
+        ),
+        (
+            Self::SleepEach,
+            "sleep-each",
+            "the same, with a decision on the notification for each element",
         ),
         (
             Self::Batch32,
@@ -107,7 +113,7 @@ impl Work {
 
     fn features(self) -> Features {
         match self {
-            Self::Sleep | Self::EventIdx => Features::EVENT_IDX,
+            Self::Sleep | Self::SleepEach | Self::EventIdx => Features::EVENT_IDX,
             Self::Indirect4 => Features::INDIRECT_DESC,
             _ => Features::empty(),
         }
@@ -144,8 +150,12 @@ fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
             let tables = Indirect4::new(sides.space.clone());
             sides.plain(UNLIMITED, tables, Polling)
         }
-        Work::Sleep => {
-            let bell = Sleeping::new()?;
+        Work::Sleep | Work::SleepEach => {
+            let bell = Sleeping::new(if work == Work::Sleep {
+                Decision::Burst
+            } else {
+                Decision::Each
+            })?;
             let notifications = bell.rung();
             let contender = sides.plain(UNLIMITED, One, bell)?;
             Ok(Contender {
