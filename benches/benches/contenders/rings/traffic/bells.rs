@@ -42,7 +42,7 @@ pub(super) struct Polling;
 impl Bell for Polling {
     #[inline(always)]
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
-        driver.publish_quietly();
+        driver.expose();
     }
 
     #[inline(always)]
@@ -57,7 +57,7 @@ impl Bell for Polling {
 
     #[inline(always)]
     fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
-        device.publish_quietly();
+        device.expose();
     }
 
     #[inline(always)]
@@ -162,7 +162,7 @@ impl Bell for Sleeping {
         if self.decides() {
             self.ring(&self.kick, driver.publish());
         } else {
-            driver.publish_quietly();
+            driver.expose();
         }
     }
 
@@ -187,7 +187,7 @@ impl Bell for Sleeping {
         if self.decides() {
             self.ring(&self.call, device.publish());
         } else {
-            device.publish_quietly();
+            device.expose();
         }
     }
 

@@ -134,12 +134,14 @@ pub(super) fn add<F: Format>(all: &mut Vec<Comparison>) {
     let name = format!("{}/lockstep", F::NAME);
     all.push(Comparison::new(name, lockstep::ABOUT, || {
         shmbus_benches::pin_to_first_processor()?;
-        Ok(vec![lockstep::contender(Sides::<F>::new(F::FEATURES)?)])
+        Ok(vec![lockstep::contender(Sides::<F>::new(
+            Features::empty(),
+        )?)])
     }));
 }
 
 fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
-    let sides = Sides::<F>::new(work.features() | F::FEATURES)?;
+    let sides = Sides::<F>::new(work.features())?;
     match work {
         Work::Plain => sides.plain(UNLIMITED, One, Polling),
         Work::Outstanding1 => sides.plain(1, One, Polling),
@@ -192,7 +194,7 @@ impl<F: Format> Sides<F> {
             let memory = SharedMemory::create("bench", bytes, Writers::Everybody)?;
             Ok(memory.window().clone())
         };
-        let (driver, device) = F::sides(&memory(RING_BYTES as u64)?, features)?;
+        let (driver, device) = F::sides(&memory(RING_BYTES as u64)?, F::features(features))?;
         Ok(Self {
             driver: DriverQueue::with_heap(driver),
             device: DeviceQueue::with_heap(device),
