@@ -37,7 +37,7 @@ impl Peer {
             "ringtest-shuffled" => Some(Self::Ringtest(Program::new(VIRTIO_RING_0_9))),
             "out1" => Some(Self::Ringtest(program.outstanding(1))),
             "out16" => Some(Self::Ringtest(program.outstanding(16))),
-            "sleep" => Some(Self::Ringtest(program.sleeping())),
+            "sleep" | "sleep-each" => Some(Self::Ringtest(program.sleeping())),
             // Nobody there has batches.
             "batch32" => Some(Self::Ringtest(Program::new(RING))),
             "eventidx" | "chain2" | "indirect4" => Some(Self::Own(format!("{format}/ringtest"))),

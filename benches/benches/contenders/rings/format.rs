@@ -1,9 +1,9 @@
 //! The formats of rings.
 
 use shmbus_benches::SetUpError;
-use shmbus_ring::{DeviceFormat, DriverFormat, packed, split};
+use shmbus_ring::{DeviceFormat, DriverFormat, RingFeatures, packed, split, tagged};
 use shmbus_shm::{Mapped, Window};
-use shmbus_virtio::Features;
+use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::SIZE;
 
@@ -23,10 +23,18 @@ pub(super) trait Format: 'static {
     type Driver: DriverFormat + Send + 'static;
     type Device: DeviceFormat + Send + 'static;
 
-    /// Both sides of a ring in `memory`, which has [`RING_BYTES`]. `features` contain [`Self::FEATURES`].
+    /// The private features of the format.
+    const PRIVATE: PrivateFeatures = PrivateFeatures::empty();
+
+    /// These features and the format's own.
+    fn features(more: Features) -> RingFeatures {
+        RingFeatures::from(Self::FEATURES | more).with_private(Self::PRIVATE)
+    }
+
+    /// Both sides of a ring in `memory`, which has [`RING_BYTES`], with [`Self::features`].
     fn sides(
         memory: &Mapped,
-        features: Features,
+        features: RingFeatures,
     ) -> Result<(Self::Driver, Self::Device), SetUpError>;
 }
 
@@ -48,20 +56,29 @@ fn packed_areas(memory: &Mapped) -> Result<packed::Areas<Mapped>, SetUpError> {
     )?)
 }
 
+/// Where a tagged ring's areas lie.
+fn tagged_areas(memory: &Mapped) -> Result<tagged::Areas<Mapped>, SetUpError> {
+    Ok(tagged::Areas::in_memory(
+        tagged::Layout::new(SIZE)?,
+        memory,
+    )?)
+}
+
 /// A format by its name, its features, its areas, and the types of its sides.
 macro_rules! format {
-    ($format:ident, $name:literal, $features:expr, $areas:ident, $driver:path, $device:path) => {
+    ($format:ident, $name:literal, $features:expr, $areas:ident, $driver:path, $device:path $(, $($more:item)*)?) => {
         pub(in super::super) enum $format {}
 
         impl Format for $format {
             const NAME: &'static str = $name;
             const FEATURES: Features = $features;
+            $($($more)*)?
             type Driver = $driver;
             type Device = $device;
 
             fn sides(
                 memory: &Mapped,
-                features: Features,
+                features: RingFeatures,
             ) -> Result<(Self::Driver, Self::Device), SetUpError> {
                 let areas = $areas(memory)?;
                 let driver = Self::Driver::new(areas.clone(), features)?;
@@ -84,6 +101,8 @@ mod formats {
     format!(Packed, "packed", PACKED, packed_areas, packed::DriverRing<Mapped>, packed::DeviceRing<Mapped>);
     format!(PackedInOrder, "packed-inorder", PACKED.union(Features::IN_ORDER), packed_areas,
         packed::InOrderDriverRing<Mapped>, packed::InOrderDeviceRing<Mapped>);
+    format!(Tagged, "tagged", PLAIN, tagged_areas, tagged::DriverRing<Mapped>, tagged::DeviceRing<Mapped>,
+        const PRIVATE: PrivateFeatures = PrivateFeatures::RING_TAGGED;);
 }
 
-pub(super) use formats::{Packed, PackedInOrder, Split, SplitInOrder};
+pub(super) use formats::{Packed, PackedInOrder, Split, SplitInOrder, Tagged};

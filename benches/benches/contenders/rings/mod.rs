@@ -11,7 +11,7 @@ mod traffic;
 
 use shmbus_benches::Comparison;
 
-use format::{Packed, PackedInOrder, Split, SplitInOrder};
+use format::{Packed, PackedInOrder, Split, SplitInOrder, Tagged};
 
 /// A ring's entries.
 const SIZE: u16 = 256;
@@ -32,5 +32,6 @@ pub(crate) fn all() -> Vec<Comparison> {
     traffic::add::<SplitInOrder>(&mut all);
     traffic::add::<Packed>(&mut all);
     traffic::add::<PackedInOrder>(&mut all);
+    traffic::add::<Tagged>(&mut all);
     all
 }

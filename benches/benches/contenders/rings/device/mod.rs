@@ -173,6 +173,6 @@ type SetUp<T> = Result<T, SetUpError>;
 /// A ring in a guest's memory.
 fn ring<F: Format>() -> SetUp<(F::Driver, F::Device, GuestSpace<Memory>)> {
     let space = guest_memory()?;
-    let (driver, device) = F::sides(&ring_memory(&space)?, FEATURES | F::FEATURES)?;
+    let (driver, device) = F::sides(&ring_memory(&space)?, F::features(FEATURES))?;
     Ok((driver, device, space))
 }

@@ -6,6 +6,8 @@ use std::hint::black_box;
 use shmbus_benches::Contender;
 use shmbus_ring::{Buffer, DriverFormat, DriverQueue, DriverSlot};
 
+use shmbus_virtio::Features;
+
 use super::super::format::Format;
 use super::super::memory::{guest_memory, ring_memory};
 use super::super::{BUFFER_BYTES, HONEST, OURS};
@@ -25,8 +27,9 @@ impl<D: DriverFormat, const N: usize> Driver<N> for Ours<D> {
             self.queue
                 .add(&[], &buffers, number)
                 .expect("there is room");
-            let _ = black_box(self.queue.publish());
+            self.queue.expose();
         }
+        let _ = black_box(self.queue.publish());
     }
 
     fn take(&mut self) -> u64 {
@@ -42,7 +45,7 @@ impl<D: DriverFormat, const N: usize> Driver<N> for Ours<D> {
 
 pub(super) fn set_up<F: Format, const N: usize>() -> SetUp<Contender> {
     let space = guest_memory()?;
-    let (driver, device) = F::sides(&ring_memory(&space)?, F::FEATURES)?;
+    let (driver, device) = F::sides(&ring_memory(&space)?, F::features(Features::empty()))?;
     let queue = DriverQueue::with_heap(driver);
     let driver = Ours { queue };
     Ok(alone::<_, N>(OURS, driver, Device::new(device)))

@@ -1,5 +1,6 @@
 //! How a side publishes an element, and how it waits for the next.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,6 +29,10 @@ pub(super) trait Bell {
 
     /// Comes back when a chain is available.
     fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>);
+
+    /// The device has used the last element.
+    #[inline(always)]
+    fn end<V: DeviceFormat>(&self, _: &mut Device<V>) {}
 }
 
 /// Both sides look all the time, and none is notified.
@@ -37,7 +42,7 @@ pub(super) struct Polling;
 impl Bell for Polling {
     #[inline(always)]
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
-        let _ = driver.publish();
+        driver.expose();
     }
 
     #[inline(always)]
@@ -52,7 +57,7 @@ impl Bell for Polling {
 
     #[inline(always)]
     fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
-        let _ = device.publish();
+        device.expose();
     }
 
     #[inline(always)]
@@ -95,6 +100,9 @@ impl Bell for Deciding {
 /// Both sides sleep when there is nothing to do, and are notified then.
 #[derive(Clone)]
 pub(super) struct Sleeping {
+    decision: Decision,
+    /// Each side has a bell of its own, and its own bursts.
+    in_burst: Cell<bool>,
     /// From the driver to the device.
     kick: Arc<OwnedFd>,
     /// From the device to the driver.
@@ -102,10 +110,22 @@ pub(super) struct Sleeping {
     rung: Rung,
 }
 
+/// When a side that sleeps at times decides whether to notify the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// For each element, as ringtest.
+    Each,
+    /// For the first element of a burst, so that the other side wakes up meanwhile, and when there is nothing more to
+    /// do. All elements are published one by one all the same.
+    Burst,
+}
+
 impl Sleeping {
-    pub(super) fn new() -> Result<Self, SetUpError> {
+    pub(super) fn new(decision: Decision) -> Result<Self, SetUpError> {
         let new = || eventfd(0, EventfdFlags::CLOEXEC).map(Arc::new);
         Ok(Self {
+            decision,
+            in_burst: Cell::new(false),
             kick: new()?,
             call: new()?,
             rung: Rung::default(),
@@ -125,6 +145,12 @@ impl Sleeping {
         }
     }
 
+    /// Whether a decision is due with the element that is published.
+    #[inline(always)]
+    fn decides(&self) -> bool {
+        self.decision == Decision::Each || !self.in_burst.replace(true)
+    }
+
     fn wait(bell: &OwnedFd) {
         rustix::io::read(bell, &mut [0; 8]).expect("an eventfd is read by eight bytes");
     }
@@ -133,7 +159,11 @@ impl Sleeping {
 impl Bell for Sleeping {
     #[inline(always)]
     fn publish_available<D: DriverFormat>(&self, driver: &mut Driver<D>) {
-        self.ring(&self.kick, driver.publish());
+        if self.decides() {
+            self.ring(&self.kick, driver.publish());
+        } else {
+            driver.expose();
+        }
     }
 
     #[inline(always)]
@@ -143,6 +173,8 @@ impl Bell for Sleeping {
 
     #[inline(always)]
     fn await_used<D: DriverFormat>(&self, driver: &mut Driver<D>) {
+        self.in_burst.set(false);
+        self.ring(&self.kick, driver.publish());
         while driver.poll().expect(HONEST) == 0 {
             if driver.enable_notifications().is_empty() {
                 Self::wait(&self.call);
@@ -152,15 +184,27 @@ impl Bell for Sleeping {
 
     #[inline(always)]
     fn publish_used<V: DeviceFormat>(&self, device: &mut Device<V>) {
-        self.ring(&self.call, device.publish());
+        if self.decides() {
+            self.ring(&self.call, device.publish());
+        } else {
+            device.expose();
+        }
     }
 
     #[inline(always)]
     fn await_available<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        self.in_burst.set(false);
+        self.ring(&self.call, device.publish());
         while device.poll().expect(HONEST) == 0 {
             if device.enable_notifications().is_empty() {
                 Self::wait(&self.kick);
             }
         }
+    }
+
+    #[inline(always)]
+    fn end<V: DeviceFormat>(&self, device: &mut Device<V>) {
+        self.in_burst.set(false);
+        self.ring(&self.call, device.publish());
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn serve<V: DeviceFormat>(
             bell.publish_used(device);
             done += 1;
             if done == operations {
+                bell.end(device);
                 return;
             }
         }

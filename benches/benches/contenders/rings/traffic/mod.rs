@@ -23,7 +23,7 @@ use shmbus_virtio::Features;
 
 use super::OURS;
 use super::format::{Format, RING_BYTES};
-use bells::{Bell, Deciding, Polling, Sleeping};
+use bells::{Bell, Deciding, Decision, Polling, Sleeping};
 use shapes::{Chain2, Indirect4, One, Shape};
 
 /// What comes back with a buffer.
@@ -45,6 +45,7 @@ enum Work {
     Outstanding1,
     Outstanding16,
     Sleep,
+    SleepEach,
     Batch32,
     EventIdx,
     Chain2,
@@ -52,7 +53,7 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [(Self, &str, &str); 10] = [
+    const ALL: [(Self, &str, &str); 11] = [
         (
             Self::Plain,
             "ringtest",
@@ -81,7 +82,12 @@ impl Work {
         (
             Self::Sleep,
             "sleep",
-            "the same with EVENT_IDX; who has nothing to do sleeps until an eventfd is written",
+            "the same with EVENT_IDX; who has nothing to do sleeps until an eventfd is written; a decision at a burst's ends",
+        ),
+        (
+            Self::SleepEach,
+            "sleep-each",
+            "the same, with a decision on the notification for each element",
         ),
         (
             Self::Batch32,
@@ -107,7 +113,7 @@ impl Work {
 
     fn features(self) -> Features {
         match self {
-            Self::Sleep | Self::EventIdx => Features::EVENT_IDX,
+            Self::Sleep | Self::SleepEach | Self::EventIdx => Features::EVENT_IDX,
             Self::Indirect4 => Features::INDIRECT_DESC,
             _ => Features::empty(),
         }
@@ -128,12 +134,14 @@ pub(super) fn add<F: Format>(all: &mut Vec<Comparison>) {
     let name = format!("{}/lockstep", F::NAME);
     all.push(Comparison::new(name, lockstep::ABOUT, || {
         shmbus_benches::pin_to_first_processor()?;
-        Ok(vec![lockstep::contender(Sides::<F>::new(F::FEATURES)?)])
+        Ok(vec![lockstep::contender(Sides::<F>::new(
+            Features::empty(),
+        )?)])
     }));
 }
 
 fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
-    let sides = Sides::<F>::new(work.features() | F::FEATURES)?;
+    let sides = Sides::<F>::new(work.features())?;
     match work {
         Work::Plain => sides.plain(UNLIMITED, One, Polling),
         Work::Outstanding1 => sides.plain(1, One, Polling),
@@ -144,8 +152,12 @@ fn contender<F: Format>(work: Work) -> Result<Contender, SetUpError> {
             let tables = Indirect4::new(sides.space.clone());
             sides.plain(UNLIMITED, tables, Polling)
         }
-        Work::Sleep => {
-            let bell = Sleeping::new()?;
+        Work::Sleep | Work::SleepEach => {
+            let bell = Sleeping::new(if work == Work::Sleep {
+                Decision::Burst
+            } else {
+                Decision::Each
+            })?;
             let notifications = bell.rung();
             let contender = sides.plain(UNLIMITED, One, bell)?;
             Ok(Contender {
@@ -182,7 +194,7 @@ impl<F: Format> Sides<F> {
             let memory = SharedMemory::create("bench", bytes, Writers::Everybody)?;
             Ok(memory.window().clone())
         };
-        let (driver, device) = F::sides(&memory(RING_BYTES as u64)?, features)?;
+        let (driver, device) = F::sides(&memory(RING_BYTES as u64)?, F::features(features))?;
         Ok(Self {
             driver: DriverQueue::with_heap(driver),
             device: DeviceQueue::with_heap(device),
