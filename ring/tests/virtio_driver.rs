@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::thread;
 
 use peers::foreign::direct::{Header, Queue};
-use peers::ours::OurDevice;
+use peers::our_device::OurDevice;
 use peers::sides::{Driver, run_at_once, take_turns};
 use peers::traffic::{Shape, Traffic, UNWRITTEN, request};
 use shmbus_ring::{DeviceFormat, DeviceQueue, DeviceSlot, packed, split};

@@ -5,7 +5,7 @@ mod peers;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use peers::foreign::bounce::{self, Buffers, Queue};
-use peers::ours::OurDevice;
+use peers::our_device::OurDevice;
 use peers::sides::{Driver, run_at_once, take_turns};
 use peers::traffic::{Shape, Traffic, UNWRITTEN, request};
 use shmbus_ring::DeviceQueue;

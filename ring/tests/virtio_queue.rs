@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use peers::answered::Answered;
 use peers::foreign::guest;
-use peers::ours::OurDriver;
+use peers::our_driver::OurDriver;
+use peers::our_queue::OurQueue;
 use peers::sides::{Device, run_at_once, take_turns};
 use peers::traffic::Traffic;
 use shmbus_ring::split::{Areas, DriverRing, InOrderDriverRing, Layout};
@@ -107,11 +108,7 @@ impl TheirDevice {
             queue,
             memory,
             traffic,
-            answered: if features.contains(Features::IN_ORDER) {
-                Answered::in_order()
-            } else {
-                Answered::in_any_order()
-            },
+            answered: Answered::new(features.contains(Features::IN_ORDER)),
         }
     }
 }
@@ -183,7 +180,7 @@ impl DriverType for InOrder {
     }
 }
 
-type OurSide<T> = OurDriver<<T as DriverType>::Ring, GuestSpace<Memory>>;
+type OurSide<T> = OurDriver<OurQueue<<T as DriverType>::Ring>, GuestSpace<Memory>>;
 
 /// Chains for each combination of features.
 const CHAINS: u64 = if cfg!(miri) { 12 } else { 100_000 };
@@ -208,7 +205,7 @@ fn each_combination<T: DriverType>(
             let buffer_bytes = u64::from(size) * traffic.piece_bytes();
             let guest = Guest::new(layout, buffer_bytes, event_idx != indirect);
             let ring = T::ring(guest.areas(layout), features);
-            let queue = DriverQueue::with_heap_at(ring, position).unwrap();
+            let queue = OurQueue::new(DriverQueue::with_heap_at(ring, position).unwrap());
             let driver = OurDriver::new(queue, guest.space(), traffic, guest.buffers);
             let device = TheirDevice::new(&guest, size, features, position, traffic);
             run(driver, device, traffic);

@@ -10,18 +10,12 @@ pub struct Answered<T> {
 }
 
 impl<T> Answered<T> {
-    pub fn in_any_order() -> Self {
+    /// They are returned in the order in which they came, or in any.
+    pub fn new(in_order: bool) -> Self {
         Self {
             chains: Vec::new(),
-            in_order: false,
+            in_order,
             dice: Dice::new(0),
-        }
-    }
-
-    pub fn in_order() -> Self {
-        Self {
-            in_order: true,
-            ..Self::in_any_order()
         }
     }
 

@@ -8,6 +8,8 @@
 
 pub mod answered;
 pub mod foreign;
-pub mod ours;
+pub mod our_device;
+pub mod our_driver;
+pub mod our_queue;
 pub mod sides;
 pub mod traffic;

@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, in their order: what is quick and fails often comes first.
 
+mod bare;
 mod benches;
 mod format;
 pub(crate) mod fuzz;
@@ -38,7 +39,7 @@ pub(crate) const MUTANTS: Step = Step {
 };
 
 /// All of them.
-pub(crate) const ALL: [Step; 13] = [
+pub(crate) const ALL: [Step; 14] = [
     SETUP,
     Step {
         name: "format",
@@ -63,6 +64,12 @@ pub(crate) const ALL: [Step; 13] = [
         about: "aarch64, and bare metal for what is no_std",
         slow: false,
         run: targets::check,
+    },
+    Step {
+        name: "bare",
+        about: "a guest without an operating system drives rings",
+        slow: false,
+        run: bare::drive,
     },
     Step {
         name: "tests",

@@ -1,0 +1,1 @@
+//! There is nothing but the test in `tests`.
