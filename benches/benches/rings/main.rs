@@ -126,6 +126,7 @@ fn compare(all: &[Comparison], arguments: &Arguments) -> Result<(), Box<dyn Erro
         .filter_map(|one| Some((one, Peer::of(&one.name)?)))
         .collect();
     let bar = progress_bar(compared.len())?;
+    measure.say_round_trip();
     let mut failed = Vec::new();
     for (comparison, peer) in &compared {
         bar.set_message(comparison.name.clone());
@@ -142,6 +143,7 @@ fn compare(all: &[Comparison], arguments: &Arguments) -> Result<(), Box<dyn Erro
         bar.inc(1);
     }
     bar.finish_and_clear();
+    measure.say_round_trip();
     report.finish(|bench| arguments.wants(bench))?;
     if failed.is_empty() {
         Ok(())

@@ -27,6 +27,16 @@ impl Measure {
         })
     }
 
+    /// Says on standard error how long a line takes between the two processors: the machine's share in all that uses
+    /// both, which may change from one moment to the next.
+    pub(crate) fn say_round_trip(&self) {
+        let mut command = contender(&self.program, "line/round-trip", 0, TRIAL);
+        match run_in_process(&mut command) {
+            Ok(single) => eprintln!("a line there and back: {:.0} ns", single.ns / TRIAL as f64),
+            Err(error) => eprintln!("a line there and back: {error}"),
+        }
+    }
+
     /// A line for each peer.
     ///
     /// # Errors
