@@ -1,18 +1,18 @@
-//! What virtio 1.4 demands of chains in both formats: their bounds, the order of their buffers, and that messages lie
-//! in them as they like.
+//! What virtio 1.4 demands of chains, in every format: their bounds, the order of their buffers, and that messages lie in
+//! them as they like.
 
 mod support;
 
 use shmbus_ring::{
     AddError, Buffer, DeviceFormat, DeviceQueue, DeviceSlot, DriverFormat, DriverQueue, DriverSlot,
-    packed, split,
+    packed, split, tagged,
 };
 use shmbus_shm::testing::Probed;
 use shmbus_shm::{Bytes, OffsetSpace, heap};
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
-use support::packed_ring;
 use support::stores::Stores;
+use support::{packed_ring, tagged_ring};
 
 const SIZE: u16 = 16;
 const INDIRECT: Features = Features::INDIRECT_DESC;
@@ -44,16 +44,21 @@ fn bounds_are_kept<D: DriverFormat>(mut driver: Driver<D>, stores: &Stores) {
         let refused = driver.add_indirect(readable, writable, &table, 0, 2);
         assert_eq!(refused.unwrap_err().reason, AddError::TooManyBytes);
     }
-    let too_many = AddError::TooManyDescriptors {
-        needed: 17,
-        limit: 16,
+    let too_many = |needed, limit: u16| AddError::TooManyDescriptors {
+        needed,
+        limit: usize::from(limit),
     };
-    for (readable, writable) in [(17, 0), (9, 8), (0, 17)] {
-        let (readable, writable) = (vec![byte; readable], vec![byte; writable]);
-        let refused = driver.add(&readable, &writable, 3).unwrap_err();
-        assert_eq!(refused.reason, too_many);
-        let refused = driver.add_indirect(&readable, &writable, &table, 0, 3);
-        assert_eq!(refused.unwrap_err().reason, too_many);
+    // One more than the ring takes, and than a table may have: the queue's size.
+    let capacity = driver.capacity();
+    for (needed, readable) in [(17, 17), (17, 9), (17, 0), (usize::from(capacity) + 1, 3)] {
+        let buffers = vec![byte; needed];
+        let (readable, writable) = buffers.split_at(readable);
+        let refused = driver.add(readable, writable, 3).unwrap_err();
+        assert_eq!(refused.reason, too_many(needed, capacity));
+        if needed > usize::from(SIZE) {
+            let refused = driver.add_indirect(readable, writable, &table, 0, 3);
+            assert_eq!(refused.unwrap_err().reason, too_many(needed, SIZE));
+        }
     }
     assert!(!driver.publish().is_needed());
     assert_eq!(stores.since(), []);
@@ -63,14 +68,15 @@ fn bounds_are_kept<D: DriverFormat>(mut driver: Driver<D>, stores: &Stores) {
 /// A chain for which there is no room is not begun.
 fn chains_are_placed_whole<D: DriverFormat>(mut driver: Driver<D>, stores: &Stores) {
     let buffers = [Buffer::new(0, 1); SIZE as usize];
-    for taken in 0..=SIZE {
+    let capacity = driver.capacity();
+    for taken in 0..=capacity {
         driver.reset(|_| ());
         for _ in 0..taken {
             driver.add(&buffers[..1], &[], 0).unwrap();
         }
-        let free = SIZE - taken;
+        let free = capacity - taken;
         stores.since();
-        for needed in free + 1..=SIZE {
+        for needed in free + 1..=capacity {
             let refused = driver.add(&buffers[..usize::from(needed)], &[], 1);
             assert_eq!(
                 refused.unwrap_err().reason,
@@ -189,6 +195,15 @@ fn the_bounds_of_chains_are_kept_in_a_packed_ring() {
 }
 
 #[test]
+fn the_bounds_of_chains_are_kept_in_a_tagged_ring() {
+    let stores = Stores::default();
+    let probe = || stores.clone();
+    let areas = tagged_ring::Memory::new(SIZE).probed(probe(), probe(), probe());
+    let ring = tagged::DriverRing::new(areas, INDIRECT).unwrap();
+    bounds_are_kept(DriverQueue::with_heap(ring), &stores);
+}
+
+#[test]
 fn chains_are_placed_whole_or_not_at_all_in_a_split_ring() {
     let stores = Stores::default();
     let areas = Memory::new(SIZE).probed(stores.clone(), Stores::default());
@@ -206,6 +221,15 @@ fn chains_are_placed_whole_or_not_at_all_in_a_packed_ring() {
 }
 
 #[test]
+fn chains_are_placed_whole_or_not_at_all_in_a_tagged_ring() {
+    let stores = Stores::default();
+    let probe = || stores.clone();
+    let areas = tagged_ring::Memory::new(SIZE).probed(probe(), probe(), probe());
+    let ring = tagged::DriverRing::new(areas, INDIRECT).unwrap();
+    chains_are_placed_whole(DriverQueue::with_heap(ring), &stores);
+}
+
+#[test]
 fn messages_in_a_split_ring_are_framed_in_any_way() {
     let memory = Memory::new(SIZE);
     framing_does_not_matter(memory.driver(INDIRECT), memory.device(INDIRECT));
@@ -214,5 +238,11 @@ fn messages_in_a_split_ring_are_framed_in_any_way() {
 #[test]
 fn messages_in_a_packed_ring_are_framed_in_any_way() {
     let memory = packed_ring::Memory::new(SIZE);
+    framing_does_not_matter(memory.driver(INDIRECT), memory.device(INDIRECT));
+}
+
+#[test]
+fn messages_in_a_tagged_ring_are_framed_in_any_way() {
+    let memory = tagged_ring::Memory::new(SIZE);
     framing_does_not_matter(memory.driver(INDIRECT), memory.device(INDIRECT));
 }

@@ -8,7 +8,7 @@ use shmbus_ring::{
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
-use support::packed_ring;
+use support::{packed_ring, tagged_ring};
 
 const SIZE: u16 = 4;
 const BUFFER: Buffer = Buffer::new(0, 8);
@@ -19,7 +19,7 @@ type Device<V> = DeviceQueue<V, Vec<DeviceSlot>>;
 /// Sends four chains one by one, of two descriptors each: more than there is room for at once. A queue at its start
 /// tells of the first; of the others, who asks.
 fn work<D: DriverFormat, V: DeviceFormat>(driver: &mut Driver<D>, device: &mut Device<V>) {
-    let mut segments = [Buffer::default(); SIZE as usize];
+    let mut segments = [Buffer::default(); 2];
     for cookie in 10..14 {
         driver.add(&[BUFFER], &[BUFFER], cookie).unwrap();
         assert!(
@@ -40,7 +40,7 @@ fn work<D: DriverFormat, V: DeviceFormat>(driver: &mut Driver<D>, device: &mut D
 
 /// Whatever it was in the midst of.
 fn starts_over<D: DriverFormat, V: DeviceFormat>(mut driver: Driver<D>, mut device: Device<V>) {
-    let mut segments = [Buffer::default(); SIZE as usize];
+    let mut segments = [Buffer::default(); 2];
     let start = (driver.positions(), device.positions());
     for life in 0..4 {
         work(&mut driver, &mut device);
@@ -82,7 +82,7 @@ fn starts_over<D: DriverFormat, V: DeviceFormat>(mut driver: Driver<D>, mut devi
         returned.sort();
         assert_eq!(returned, lent);
         assert_eq!((driver.positions(), device.positions()), start);
-        assert_eq!(driver.free(), SIZE);
+        assert_eq!(driver.free(), driver.capacity());
         assert!(
             !driver.publish().is_needed(),
             "nor is anything made available"
@@ -129,5 +129,14 @@ fn a_packed_queue_in_order_starts_over() {
             memory.in_order_driver(features),
             memory.in_order_device(features),
         );
+    }
+}
+
+/// One of its entries is the wall.
+#[test]
+fn a_tagged_queue_starts_over() {
+    for features in FEATURES {
+        let memory = tagged_ring::Memory::new(2 * SIZE);
+        starts_over(memory.driver(features), memory.device(features));
     }
 }

@@ -5,11 +5,11 @@ mod support;
 
 use shmbus_ring::{
     Buffer, ChainHead, DeviceFormat, DeviceQueue, DeviceSlot, DeviceState, DriverFormat,
-    DriverQueue, DriverSlot, Positions, StateError, packed, split,
+    DriverQueue, DriverSlot, Positions, StateError, packed, split, tagged,
 };
 use shmbus_virtio::Features;
 use support::heap_ring::{Memory, space};
-use support::{IN_ORDER, packed_ring};
+use support::{IN_ORDER, packed_ring, tagged_ring};
 
 const SIZE: u16 = 8;
 const BUFFER: Buffer = Buffer::new(0, 8);
@@ -130,6 +130,19 @@ fn defect_11_one_packed_queue_of_a_device_is_saved_alone() {
     });
 }
 
+#[test]
+fn defect_11_one_tagged_queue_of_a_device_is_saved_alone() {
+    let memories = [
+        tagged_ring::Memory::new(SIZE),
+        tagged_ring::Memory::new(SIZE),
+    ];
+    let none = Features::empty();
+    let queues = [0, 1].map(|at| (memories[at].driver(none), memories[at].device(none)));
+    one_queue_is_saved(queues, || {
+        tagged::DeviceRing::new(memories[0].areas(), none).unwrap()
+    });
+}
+
 /// The used index does not say which chains came back: one that did is not handed out again, and one that did not is.
 #[test]
 fn defect_13_what_was_completed_out_of_order_is_not_replayed() {
@@ -152,12 +165,11 @@ fn defect_13_what_was_completed_out_of_order_is_not_replayed() {
     assert_eq!(driver.free(), SIZE);
 }
 
-/// A packed ring has overwritten the descriptors of what is still in flight.
-#[test]
-fn defect_13_what_a_packed_ring_cannot_replay_is_not_saved() {
-    let memory = packed_ring::Memory::new(SIZE);
-    let mut driver = memory.driver(Features::empty());
-    let mut device = memory.device(Features::empty());
+/// Where completions lie in the place of descriptors, those of what is still in flight are overwritten.
+fn what_is_overwritten_is_not_saved<D: DriverFormat, V: DeviceFormat>(
+    mut driver: Driver<D>,
+    mut device: Device<V>,
+) {
     lend(&mut driver, 0..4);
     let mut heads = take(&mut device, 3);
     complete(&mut device, heads.remove(1));
@@ -171,6 +183,20 @@ fn defect_13_what_a_packed_ring_cannot_replay_is_not_saved() {
         complete(&mut device, head);
     }
     assert_eq!(returned(&mut driver), [1, 0, 2]);
+}
+
+#[test]
+fn defect_13_what_a_packed_ring_cannot_replay_is_not_saved() {
+    let memory = packed_ring::Memory::new(SIZE);
+    let none = Features::empty();
+    what_is_overwritten_is_not_saved(memory.driver(none), memory.device(none));
+}
+
+#[test]
+fn defect_13_what_a_tagged_ring_cannot_replay_is_not_saved() {
+    let memory = tagged_ring::Memory::new(SIZE);
+    let none = Features::empty();
+    what_is_overwritten_is_not_saved(memory.driver(none), memory.device(none));
 }
 
 /// With `VIRTIO_F_IN_ORDER` the used index says all: what was completed early and not shown is taken anew.
