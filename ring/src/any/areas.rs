@@ -44,6 +44,7 @@ impl Layout {
         match self {
             Self::Split(_) => RingFormat::Split,
             Self::Packed(_) => RingFormat::Packed,
+            Self::Tagged(_) => RingFormat::Tagged,
         }
     }
 
