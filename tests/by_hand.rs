@@ -99,18 +99,19 @@ fn timers_fire_once_for_the_deadline_that_was_left() {
     assert_eq!(bus.counter("timer", "fired"), 50);
 }
 
-/// The formats of rings, with the feature bits that they are negotiated by.
-const FORMATS: [(&str, u128); 4] = [
-    ("split", 0),
-    ("split-inorder", 1 << 35),
-    ("packed", 1 << 34),
-    ("packed-inorder", 1 << 34 | 1 << 35),
+/// The formats of rings, with the feature bits that they are negotiated by: virtio's, and private ones.
+const FORMATS: [(&str, u128, u128); 5] = [
+    ("split", 0, 0),
+    ("split-inorder", 1 << 35, 0),
+    ("packed", 1 << 34, 0),
+    ("packed-inorder", 1 << 34 | 1 << 35, 0),
+    ("tagged", 0, 1 << 3),
 ];
 
 /// A file is moved in each format, whole, and a third party sees how both sides of every ring get on meanwhile.
 #[test]
 fn rings_of_every_format_move_a_file_and_show_their_lag() {
-    for (format, bits) in FORMATS {
+    for (format, bits, private) in FORMATS {
         let bus = Bus::on_rings(format);
         let file = contents(3_000_001);
         let server = bus.serve(&bus.scratch.offer("file", &file));
@@ -123,9 +124,12 @@ fn rings_of_every_format_move_a_file_and_show_their_lag() {
             let view = bus.inspect();
             let mut there = 0;
             for guest in view["guests"].as_array().unwrap() {
-                let features = guest["devices"][0]["features"].as_str().unwrap();
-                let features = u128::from_str_radix(features.trim_start_matches("0x"), 16);
-                assert_eq!(features.unwrap() & (3 << 34), bits, "{format}: {guest}");
+                let accepted = |features: &str| {
+                    let features = guest["devices"][0][features].as_str().unwrap();
+                    u128::from_str_radix(features.trim_start_matches("0x"), 16).unwrap()
+                };
+                assert_eq!(accepted("features") & (3 << 34), bits, "{guest}");
+                assert_eq!(accepted("private_features"), private, "{guest}");
                 for ring in guest["rings"].as_array().unwrap() {
                     assert_ring_seen_whole(ring, format);
                     for side in ["driver_positions", "device_positions"] {

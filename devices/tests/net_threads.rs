@@ -17,10 +17,9 @@ use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::queues::{DRIVER_FEATURES, DeviceRegions, QueueMemory};
 use shmbus_devices::net::stack::{Stack, StackConfig};
 use shmbus_devices::net::switch::{Switch, SwitchLimits};
-use shmbus_ring::RingKind;
 use shmbus_ring::any::DriverRing;
+use shmbus_ring::{RingFeatures, RingKind};
 use shmbus_shm::Mapped;
-use shmbus_virtio::Features;
 
 type Driver = NetDriver<DriverRing<Mapped>, Mapped>;
 
@@ -34,7 +33,7 @@ fn stack(
     guest: u8,
     regions: &DeviceRegions<Mapped>,
     memory: QueueMemory,
-    features: Features,
+    features: RingFeatures,
 ) -> Stack<Driver> {
     let driver = NetDriver::over_rings(regions, memory, features).unwrap();
     let config = StackConfig::new(MacAddress::local(guest.into()), address(guest), 24, memory);
@@ -78,7 +77,8 @@ fn a_file_goes_from_thread_to_thread() {
     {
         let memory = QueueMemory::in_format(rings.format, size, mtu).unwrap();
         let began = Instant::now();
-        let features = DRIVER_FEATURES | rings.features();
+        let features = RingFeatures::from(DRIVER_FEATURES | rings.features())
+            .with_private(rings.private_features());
         let (fetched, dropped) = transfer(directory.path(), memory, features);
         assert_eq!(
             (fetched.bytes, fetched.sha256),
@@ -94,7 +94,7 @@ fn a_file_goes_from_thread_to_thread() {
 fn transfer(
     directory: &std::path::Path,
     memory: QueueMemory,
-    features: Features,
+    features: RingFeatures,
 ) -> (Fetched, u64) {
     let regions = [
         DeviceRegions::on_heap(memory),

@@ -48,7 +48,7 @@ pub(crate) struct DemoArgs {
     /// Fetch the file again and again for this many seconds; 0: once.
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub(crate) seconds: u64,
-    /// What the rings between host and guests are: split, split-inorder, packed or packed-inorder.
+    /// What the rings between host and guests are: split, split-inorder, packed, packed-inorder or tagged.
     #[arg(long, value_name = "FORMAT", default_value = "split", value_parser = ring_kind)]
     pub(crate) ring: RingKind,
     /// Give the bus a port on this TAP interface, so that the machine's own kernel is a peer too.
@@ -65,7 +65,7 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// A device to serve: net, clock or timer; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
-    /// device's rings are split, split-inorder, packed or packed-inorder: `net,ring=FORMAT`.
+    /// device's rings are split, split-inorder, packed, packed-inorder or tagged: `net,ring=FORMAT`.
     #[arg(
         long = "device",
         value_name = "KIND[:COUNT][,ring=FORMAT]",

@@ -145,8 +145,8 @@ fn print_guest(out: &mut impl Write, guest: &GuestView) -> io::Result<()> {
     for device in guest.devices.iter().filter(|device| device.status != 0) {
         writeln!(
             out,
-            "  device {:>5}  {:<6} status {:#04x}, features {}",
-            device.device, device.kind, device.status, device.features
+            "  device {:>5}  {:<6} status {:#04x}, features {}, private features {}",
+            device.device, device.kind, device.status, device.features, device.private_features
         )?;
     }
     for timer in &guest.timers {

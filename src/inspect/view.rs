@@ -81,6 +81,8 @@ pub struct GuestDeviceView {
     pub status: u8,
     /// What the guest accepted of the offered features.
     pub features: String,
+    /// The same, of the bus's own features.
+    pub private_features: String,
 }
 
 /// A timer that was set.
@@ -170,12 +172,14 @@ impl GuestView {
         for device in 0..offers.table().layout().slots() {
             let (offer, _) = offers.read(device)?;
             // A driver that never said anything accepted nothing.
-            let accepted = drivers.read(device).map(|(state, _)| state.features);
+            let accepted = drivers.read(device).map(|(state, _)| state);
+            let accepted = accepted.unwrap_or_default();
             view.devices.push(GuestDeviceView {
                 device,
                 kind: offer.id.to_string(),
                 status: offer.status.bits(),
-                features: format!("{:#x}", accepted.unwrap_or_default().bits()),
+                features: format!("{:#x}", accepted.features.bits()),
+                private_features: format!("{:#x}", accepted.private.bits()),
             });
             match offer.id {
                 DeviceId::NET => view.rings.extend(rings::of_net(device, regions)),

@@ -1,6 +1,6 @@
 //! The guest's end: a driver over two queues, as a port that a network stack sits on.
 //!
-//! The driver owns a buffer for each entry of each queue. Frames are copied once between those and the stack's
+//! The driver owns a buffer for each entry of each queue that it can lend. Frames are copied once between those and the stack's
 //! private memory; what the device wrote is copied before it is looked at. A device that breaks the rules stops the
 //! driver, with a [`DeviceError`]. Nothing is allocated after the start.
 
@@ -151,7 +151,8 @@ impl<F: DriverFormat, W: Window> Queue<F, W> {
         } else {
             (&buffer, &[])
         };
-        // There are as many buffers as descriptors, so there is room; a queue that has stopped says so elsewhere.
+        // There are as many buffers as descriptors can be lent, so there is room; a queue that has stopped says so
+        // elsewhere.
         if self.queue.add(readable, writable, index).is_ok() {
             self.unpublished += 1;
         }
@@ -294,13 +295,14 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
     }
 
     fn start(&mut self) {
-        let size = self.transmitq.queue.size();
+        // All descriptors are free: these are as many as can ever be lent, which may be less than the queue has entries.
+        let buffers = self.transmitq.queue.free();
         self.free.clear();
         // Last in, first out: the buffer used last is still in the cache.
-        self.free.extend((0..size).rev());
+        self.free.extend((0..buffers).rev());
         // Room in the transmit queue is looked for when it is needed.
         self.transmitq.queue.disable_notifications();
-        for index in 0..self.receiveq.queue.size() {
+        for index in 0..self.receiveq.queue.free() {
             let bytes = self.receiveq.buffer_bytes;
             self.receiveq.lend(index, bytes, true, &mut self.states);
         }

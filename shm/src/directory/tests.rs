@@ -179,7 +179,7 @@ proptest! {
 
 fn regions() -> impl Strategy<Value = Region> {
     let kind = prop_oneof![
-        (0..3u8, 0..=15u32).prop_map(|(format, shift)| RegionKind::Ring {
+        (0..3u8, 1..=15u32).prop_map(|(format, shift)| RegionKind::Ring {
             format: [RingFormat::Split, RingFormat::Packed, RingFormat::Tagged][format as usize],
             size: 1 << shift,
         }),

@@ -35,7 +35,8 @@ pub enum RegionKind {
     Ring {
         /// The layout.
         format: RingFormat,
-        /// How many entries it has: 1 to 32768, for a split ring a power of two.
+        /// How many entries it has: 1 to 32768, for a split ring a power of two, for a tagged one a power of two from 2
+        /// on.
         size: u16,
     },
     /// A table: the latest value wins.
@@ -128,7 +129,9 @@ impl RegionKind {
             .ok_or(InvalidKind::RingFormat(format))?;
         let fits = match format {
             RingFormat::Split => size.is_power_of_two(),
-            RingFormat::Packed | RingFormat::Tagged => size != 0,
+            RingFormat::Packed => size != 0,
+            // One of them is the wall.
+            RingFormat::Tagged => size.is_power_of_two() && size > 1,
         };
         match u16::try_from(size) {
             Ok(entries) if fits && size <= MAX_RING_SIZE => Ok(RegionKind::Ring {

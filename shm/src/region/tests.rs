@@ -331,6 +331,14 @@ fn what_cannot_be_is_refused() {
         guest: Permission::Read,
     };
     assert!(manager.register(spec(64).limited_to(read_only)).is_ok());
+    let ring = |format, size| RegionSpec {
+        purpose: Purpose {
+            kind: RegionKind::Ring { format, size },
+            ..spec(64).purpose
+        },
+        ..spec(64)
+    };
+    assert!(manager.register(ring(RingFormat::Packed, 3)).is_ok());
     for (wrong, reason) in [
         (spec(0), "at least one byte"),
         (spec(64).aligned(48), "not a power of two"),
@@ -342,19 +350,10 @@ fn what_cannot_be_is_refused() {
             "more rights",
         ),
         (RegionSpec::new(Section::Host, RAW, 64), "has no memory"),
-        (
-            RegionSpec {
-                purpose: Purpose {
-                    kind: RegionKind::Ring {
-                        format: RingFormat::Split,
-                        size: 3,
-                    },
-                    ..spec(64).purpose
-                },
-                ..spec(64)
-            },
-            "cannot have 3 entries",
-        ),
+        (ring(RingFormat::Split, 3), "cannot have 3 entries"),
+        (ring(RingFormat::Packed, 0), "cannot have 0 entries"),
+        (ring(RingFormat::Tagged, 1), "cannot have 1 entries"),
+        (ring(RingFormat::Tagged, 6), "cannot have 6 entries"),
     ] {
         let error = manager.register(wrong).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
