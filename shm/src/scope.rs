@@ -63,7 +63,8 @@ impl Scope for Smp {
 ///
 /// On aarch64 the language's fences reach the inner shareable domain only, and a device may sit in the outer one, so
 /// every ordered access gets an explicit outer-shareable barrier. On x86-64 coherent memory is ordered the same for
-/// devices as for processors. Other machines are not supported: the type does not exist there.
+/// devices as for processors. Other machines are not supported: the type does not exist there. What the rings make of it
+/// on aarch64 is looked at in assembly (`cargo xtask test --only barriers`).
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[derive(Clone, Copy, Debug)]
 pub struct Dma;

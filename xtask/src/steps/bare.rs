@@ -32,7 +32,7 @@ pub(super) fn drive(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
         tally.passed += 1;
         if target.starts_with(ARCH) {
             let guest = object(project, &linker, &library, tally)?;
-            cargo(project, "test")
+            cargo(project, "test", "checked")
                 .args(["--package", "shmbus-bare"])
                 .env("SHMBUS_BARE_GUEST", guest)
                 .run(tally)?;
@@ -53,19 +53,21 @@ fn manifest(project: &Project) -> PathBuf {
     project.root.join("tests").join("bare").join("Cargo.toml")
 }
 
-fn directory(project: &Project) -> PathBuf {
+/// Where they are built.
+pub(super) fn directory(project: &Project) -> PathBuf {
     project.target.join("bare")
 }
 
-fn cargo(project: &Project, command: &str) -> Command {
+/// Cargo in their workspace.
+pub(super) fn cargo(project: &Project, command: &str, profile: &str) -> Command {
     Command::cargo(project)
-        .args([command, "--profile", "checked", "--manifest-path"])
+        .args([command, "--profile", profile, "--manifest-path"])
         .args([manifest(project)])
         .env("CARGO_TARGET_DIR", directory(project))
 }
 
 fn library(project: &Project, target: &str, tally: &mut Tally) -> Result<PathBuf, Stop> {
-    cargo(project, "build")
+    cargo(project, "build", "checked")
         .args(["--package", "shmbus-bare-guest", "--target", target])
         .run(tally)?;
     Ok(directory(project)

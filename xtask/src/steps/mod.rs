@@ -1,6 +1,7 @@
 //! The steps of `cargo xtask test`, in their order: what is quick and fails often comes first.
 
 mod bare;
+mod barriers;
 mod benches;
 mod format;
 pub(crate) mod fuzz;
@@ -39,7 +40,7 @@ pub(crate) const MUTANTS: Step = Step {
 };
 
 /// All of them.
-pub(crate) const ALL: [Step; 14] = [
+pub(crate) const ALL: [Step; 15] = [
     SETUP,
     Step {
         name: "format",
@@ -70,6 +71,12 @@ pub(crate) const ALL: [Step; 14] = [
         about: "a guest without an operating system drives rings",
         slow: false,
         run: bare::drive,
+    },
+    Step {
+        name: "barriers",
+        about: "aarch64 assembly of rings shared with processors and with devices",
+        slow: false,
+        run: barriers::check,
     },
     Step {
         name: "tests",
