@@ -105,7 +105,7 @@ impl Row {
 }
 
 /// A chain that the device returns (`virtq_used_elem`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsedElement {
     pub(crate) id: u32,
     pub(crate) len: u32,

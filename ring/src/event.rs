@@ -1,16 +1,20 @@
 //! When the other side must be told, and when this side may sleep.
 
-/// How many entries this side has shown the other one since it last found out whether to tell of them.
-///
-/// It stops where 16 bits end: behind so many entries, every one that the other side can ask for is among them.
+/// How many entries this side has shown the other one since it last found out whether to tell of them. That may be more
+/// than positions tell apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Untold(u16);
+pub(crate) struct Untold(u64);
 
 impl Untold {
+    #[inline(always)]
+    pub(crate) const fn new(entries: u64) -> Self {
+        Self(entries)
+    }
+
     /// So many more entries were shown.
     #[inline(always)]
     pub(crate) fn add(&mut self, entries: u16) {
-        self.0 = self.0.saturating_add(entries);
+        self.0 += u64::from(entries);
     }
 
     #[inline(always)]
@@ -22,7 +26,7 @@ impl Untold {
     /// the time (virtio 1.4, sections 2.7.7, 2.7.10 and 2.8.10). They are a range, and any of them may be the one.
     #[inline(always)]
     pub(crate) fn includes(self, shown_after: u16) -> bool {
-        shown_after < self.0 || self.0 == u16::MAX
+        u64::from(shown_after) < self.0
     }
 
     /// The same, for the entry `event` of a ring whose positions run freely, and wrap at 65536; `next` is shown next.
@@ -55,9 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(entries: u16) -> Untold {
-        let mut untold = Untold::default();
-        untold.add(entries);
-        untold
+        Untold::new(u64::from(entries))
     }
 
     /// An event offset inside a batch's span must be found, also where the index wraps.
@@ -87,7 +89,7 @@ mod tests {
         }
     }
 
-    const MOST: u16 = if cfg!(miri) { 100 } else { 32768 };
+    const LONGEST: u16 = if cfg!(miri) { 100 } else { 32768 };
 
     proptest! {
         #![proptest_config(ProptestConfig {
@@ -97,7 +99,7 @@ mod tests {
         })]
 
         #[test]
-        fn the_range_is_what_was_written(old: u16, moved in 0..=MOST, event: u16) {
+        fn the_range_is_what_was_written(old: u16, moved in 0..=LONGEST, event: u16) {
             let written = (0..moved).any(|step| old.wrapping_add(step) == event);
             let next = old.wrapping_add(moved);
             prop_assert_eq!(shown(moved).includes_entry(event, next), written);

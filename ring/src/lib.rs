@@ -68,6 +68,7 @@ mod driver;
 mod event;
 mod fault;
 mod features;
+mod kept;
 mod kind;
 mod look_ahead;
 pub mod packed;

@@ -181,6 +181,70 @@ impl<T: Word, W: Window> Array<T, W> {
     }
 }
 
+/// An array of any number of rows of `N` words, as [`Array`] is one of words. A row's words are found together: one check
+/// serves accesses to all of them.
+#[derive(Clone, Debug)]
+pub struct Rows<T, W, const N: usize> {
+    /// Exactly the rows' bytes, aligned.
+    window: W,
+    last: usize,
+    word: PhantomData<T>,
+}
+
+impl<T: Word, W: Window, const N: usize> Rows<T, W, N> {
+    /// The `count` rows from byte `offset` of `window` on.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if the rows lie outside or are not aligned to their words' size.
+    pub fn new(window: &W, offset: usize, count: NonZeroUsize) -> Result<Self, WindowError> {
+        const { assert!(N > 0, "rows have words") };
+        let bytes = count.get().saturating_mul(N * T::BYTES);
+        prove(window, offset, bytes, T::BYTES)?;
+        Ok(Self {
+            window: window.narrow(offset, bytes)?,
+            last: count.get() - 1,
+            word: PhantomData,
+        })
+    }
+
+    /// How many rows there are.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        self.last + 1
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> usize {
+        (row.min(self.last) * N + column.min(N - 1)) * T::BYTES
+    }
+
+    /// Loads the word at `column` of row `row`; behind the end of either means its last one.
+    #[inline(always)]
+    pub fn load(&self, row: usize, column: usize, order: Ordering) -> T {
+        // SAFETY: `new` proved `last + 1` rows of `N` aligned words; the row is at most `last`, the column below `N`.
+        unsafe { self.window.load(self.at(row, column), order) }
+    }
+
+    /// Stores the word at `column` of row `row`; behind the end of either means its last one.
+    #[inline(always)]
+    pub fn store(&self, row: usize, column: usize, value: T, order: Ordering) {
+        // SAFETY: as in `load`.
+        unsafe { self.window.store(self.at(row, column), value, order) }
+    }
+
+    /// Orders this thread's accesses to the memory that the rows lie in.
+    #[inline(always)]
+    pub fn fence(&self, order: Ordering) {
+        self.window.fence(order);
+    }
+
+    /// Among whom such fences order.
+    pub fn fence_scope(&self) -> FenceScope {
+        self.window.fence_scope()
+    }
+}
+
 /// A power of two of equally long records: a `u64` header word, then payload words. The record's index wraps.
 ///
 /// A slot's copies are such records. The view borrows its window, so that carving it for one operation costs the

@@ -10,6 +10,7 @@ use crate::event::Recheck;
 use crate::fault::{
     ChainError, CompleteError, DeviceFault, SetupError, Uncompleted, check_storage,
 };
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, SavedDevice, StateError};
@@ -29,7 +30,7 @@ pub struct DeviceQueue<F, S> {
     ring: F,
     slots: S,
     fault: Option<DeviceFault>,
-    in_flight: u16,
+    in_flight: Kept,
     life: u32,
 }
 
@@ -62,7 +63,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             ring,
             slots,
             fault: None,
-            in_flight: 0,
+            in_flight: Kept::default(),
             life: 0,
         })
     }
@@ -132,7 +133,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             }
             _ => return Err(self.stop(DeviceFault::HeadInFlight { position, head })),
         }
-        self.in_flight += 1;
+        self.in_flight.add(1);
         self.ring.advance(&found);
         Ok(Some(Chain::new(found, self.life, segments)))
     }
@@ -170,7 +171,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
                 return Err(Uncompleted { reason, chain });
             }
         };
-        self.in_flight -= 1;
+        self.in_flight.sub(1);
         let completed = Completed {
             head,
             position: chain.position,
@@ -238,7 +239,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// How far this side has come.
     pub fn positions(&self) -> Positions {
         Positions {
-            in_flight: self.in_flight,
+            in_flight: self.in_flight.get(),
             ..self.ring.positions()
         }
     }
@@ -254,7 +255,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         slots.fill(DeviceSlot::new());
         self.ring.start(slots, self.ring.kind().origin());
         self.fault = None;
-        self.in_flight = 0;
+        self.in_flight = Kept::new(0);
         self.life = self.life.wrapping_add(1);
     }
 
@@ -333,7 +334,7 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             ring,
             slots,
             fault: None,
-            in_flight: state.positions().in_flight,
+            in_flight: Kept::new(state.positions().in_flight),
             life: 0,
         })
     }
@@ -383,7 +384,7 @@ impl<F: DeviceFormat> DeviceQueue<F, Vec<DeviceSlot>> {
             ring,
             slots,
             fault: None,
-            in_flight: 0,
+            in_flight: Kept::default(),
             life: 0,
         }
     }
@@ -404,7 +405,7 @@ impl<F: DeviceFormat, S> fmt::Debug for DeviceQueue<F, S> {
         f.debug_struct("DeviceQueue")
             .field("size", &self.ring.size())
             .field("positions", &self.ring.positions())
-            .field("in_flight", &self.in_flight)
+            .field("in_flight", &self.in_flight.get())
             .field("fault", &self.fault)
             .finish_non_exhaustive()
     }

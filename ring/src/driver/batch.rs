@@ -3,12 +3,13 @@
 use super::DriverSlot;
 use crate::descriptor::UsedElement;
 use crate::fault::DriverFault;
+use crate::kept::Kept;
 
 /// The batch that was found last, as far as it is not taken back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Batch {
     /// How many of its chains are not taken back; all of them are used.
-    rest: u16,
+    rest: Kept,
     /// What its element says of the last of them.
     last_len: u32,
 }
@@ -24,6 +25,13 @@ impl Batch {
         most: u16,
     ) -> Result<Self, DriverFault> {
         let id = element.id;
+        if id == u32::from(oldest) {
+            // A batch of one. Whether that chain is lent, the queue finds out.
+            return Ok(Self {
+                rest: Kept::new(1),
+                last_len: element.len,
+            });
+        }
         let number_of = |id: usize| {
             let slot = slots.get(id)?;
             slot.cookie.is_some().then_some(slot.number)
@@ -43,7 +51,7 @@ impl Batch {
             });
         }
         Ok(Self {
-            rest: chains as u16,
+            rest: Kept::new(chains as u16),
             last_len: element.len,
         })
     }
@@ -51,7 +59,7 @@ impl Batch {
     /// How many chains are known to be used.
     #[inline(always)]
     pub(crate) fn rest(self) -> u16 {
-        self.rest
+        self.rest.get()
     }
 
     /// What the device says of chain `oldest`, whose turn it is. Chains that a batch skips were used completely, whatever
@@ -60,7 +68,7 @@ impl Batch {
     pub(crate) fn element<T>(self, slots: &[DriverSlot<T>], oldest: u16) -> UsedElement {
         UsedElement {
             id: u32::from(oldest),
-            len: if self.rest == 1 {
+            len: if self.rest.get() == 1 {
                 self.last_len
             } else {
                 slots[usize::from(oldest)].writable
@@ -71,6 +79,6 @@ impl Batch {
     /// A chain is taken back.
     #[inline(always)]
     pub(crate) fn take(&mut self) {
-        self.rest -= 1;
+        self.rest.sub(1);
     }
 }

@@ -3,7 +3,7 @@
 use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering::{self, Acquire, Relaxed};
 
-use shmbus_shm::{Array, FenceScope, Field, Window, WindowError};
+use shmbus_shm::{FenceScope, Field, Rows, Window, WindowError};
 
 use super::cursor::Cursor;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, UsedElement, WRITE};
@@ -140,30 +140,34 @@ impl<W: Window> Areas<W> {
     }
 }
 
+/// The columns of [`Descriptors`].
+const ADDRESS: usize = 0;
+const STATE: usize = 1;
+
 /// The descriptor ring (virtio 1.4, section 2.8.13): `addr`, then `len`, `id` and `flags` together as one word. Each
 /// word has this one width on both sides.
 #[derive(Clone, Debug)]
 pub struct Descriptors<W> {
-    words: Array<u64, W>,
+    words: Rows<u64, W, 2>,
 }
 
 impl<W: Window> Descriptors<W> {
     fn new(layout: Layout, window: &W) -> Result<Self, WindowError> {
-        let words = NonZeroUsize::MIN.saturating_add(2 * usize::from(layout.size()) - 1);
+        let count = NonZeroUsize::MIN.saturating_add(usize::from(layout.size()) - 1);
         Ok(Self {
-            words: Array::new(window, 0, words)?,
+            words: Rows::new(window, 0, count)?,
         })
     }
 
     #[inline(always)]
     pub(super) fn load_state(&self, at: Cursor, order: Ordering) -> State {
-        State(self.words.load(2 * usize::from(at.offset()) + 1, order))
+        State(self.words.load(usize::from(at.offset()), STATE, order))
     }
 
     #[inline(always)]
     pub(super) fn store_state(&self, at: Cursor, state: State, order: Ordering) {
         self.words
-            .store(2 * usize::from(at.offset()) + 1, state.0, order);
+            .store(usize::from(at.offset()), STATE, state.0, order);
     }
 
     /// The state of the used descriptor at `at`, if it is used.
@@ -176,7 +180,7 @@ impl<W: Window> Descriptors<W> {
 
     #[inline(always)]
     pub(super) fn load_address(&self, at: Cursor) -> u64 {
-        self.words.load(2 * usize::from(at.offset()), Relaxed)
+        self.words.load(usize::from(at.offset()), ADDRESS, Relaxed)
     }
 
     /// Both words, as bytes.
@@ -188,7 +192,7 @@ impl<W: Window> Descriptors<W> {
     #[inline(always)]
     pub(super) fn store_address(&self, at: Cursor, address: u64) {
         self.words
-            .store(2 * usize::from(at.offset()), address, Relaxed);
+            .store(usize::from(at.offset()), ADDRESS, address, Relaxed);
     }
 
     /// Among whom its fences order.
@@ -216,12 +220,12 @@ impl State {
 
     #[inline(always)]
     pub(super) fn is_available(self, at: Cursor) -> bool {
-        self.0 & (AVAILABLE | USED) == at.available_mark()
+        at.is_available_in(self.0)
     }
 
     #[inline(always)]
     pub(super) fn is_used(self, at: Cursor) -> bool {
-        self.0 & (AVAILABLE | USED) == at.used_mark()
+        at.is_used_in(self.0)
     }
 
     #[inline(always)]

@@ -1,34 +1,44 @@
 //! Positions in the ring, with their wrap counters.
 
+use core::hint;
+
 use super::areas::{AVAILABLE, USED};
 use crate::event::Untold;
 
-/// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1): the offset, below the ring's size, in bits 0
-/// to 15, and the wrap counter in bit 16. It is one word so that it is stored and loaded as one.
+/// A place in the ring and the lap it is in (virtio 1.4, section 2.8.1), as one word: the offset, below the ring's size, in
+/// bits 0 to 15; and for the wrap counter the two flags of a descriptor's second word, as they say there that it is
+/// available in this lap: AVAIL as the wrap counter, USED its inverse. So flags are compared without a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(u32);
+pub struct Cursor(u64);
 
-const OFFSET: u32 = WRAP - 1;
-const WRAP: u32 = 1 << 16;
+impl Default for Cursor {
+    fn default() -> Self {
+        Self::ORIGIN
+    }
+}
+
+/// The flags. All of them change from lap to lap.
+const MARKS: u64 = AVAILABLE | USED;
 
 impl Cursor {
     /// Where both sides start.
-    pub(super) const ORIGIN: Self = Self(WRAP);
+    pub(super) const ORIGIN: Self = Self(AVAILABLE);
 
     /// As notifications and event suppression structures carry it: the offset in bits 0 to 14, the wrap counter in
     /// bit 15 (virtio 1.4, sections 2.8.14 and 2.9).
+    #[inline(always)]
     pub(super) const fn to_bits(self) -> u16 {
-        (self.0 & OFFSET | self.0 >> 1 & 0x8000) as u16
+        self.offset() | if self.wrap() { 0x8000 } else { 0 }
     }
 
     /// The position, if a ring of `size` descriptors has it.
     pub(super) const fn from_bits(bits: u16, size: u16) -> Option<Self> {
         let offset = Self::offset_of(bits);
-        if offset < size {
-            Some(Self(offset as u32 | (bits as u32 & 0x8000) << 1))
-        } else {
-            None
+        if offset >= size {
+            return None;
         }
+        let mark = if bits & 0x8000 != 0 { AVAILABLE } else { USED };
+        Some(Self(offset as u64 | mark))
     }
 
     /// Which descriptor the position `bits` names.
@@ -39,37 +49,51 @@ impl Cursor {
 
     /// Which descriptor this is.
     #[inline(always)]
-    pub(super) fn offset(self) -> u16 {
+    pub(super) const fn offset(self) -> u16 {
         self.0 as u16
     }
 
     #[inline(always)]
-    fn wrap(self) -> bool {
-        self.0 & WRAP != 0
+    const fn wrap(self) -> bool {
+        self.0 & AVAILABLE != 0
     }
 
     /// What the two flags of a descriptor say that is available here and now.
     #[inline(always)]
-    pub(super) fn available_mark(self) -> u64 {
-        if self.wrap() { AVAILABLE } else { USED }
+    pub(super) const fn available_mark(self) -> u64 {
+        self.0 & MARKS
     }
 
-    /// What the two flags of a descriptor say that is used here and now.
+    /// What the two flags of a descriptor say that is used here and now: both the wrap counter.
     #[inline(always)]
-    pub(super) fn used_mark(self) -> u64 {
-        if self.wrap() { AVAILABLE | USED } else { 0 }
+    pub(super) const fn used_mark(self) -> u64 {
+        (self.0 ^ USED) & MARKS
+    }
+
+    /// Whether a descriptor's second word says that it is available here and now.
+    #[inline(always)]
+    pub(super) const fn is_available_in(self, word: u64) -> bool {
+        (self.0 ^ word) & MARKS == 0
+    }
+
+    /// Whether a descriptor's second word says that it is used here and now.
+    #[inline(always)]
+    pub(super) const fn is_used_in(self, word: u64) -> bool {
+        (self.0 ^ word) & MARKS == USED
     }
 
     /// The position `count` descriptors on, at most as many as the ring has.
     #[inline(always)]
     pub(super) fn forward(self, count: u16, size: u16) -> Self {
-        // The offset becomes 32767 + 32768 at most, and does not reach the wrap counter.
-        let on = self.0 + u32::from(count);
-        if on & OFFSET < u32::from(size) {
-            Self(on)
-        } else {
-            Self((on - u32::from(size)) ^ WRAP)
+        // The offset becomes 32767 + 32768 at most, and does not leave its bits.
+        let on = Self(self.0 + u64::from(count));
+        if on.offset() < size {
+            return on;
         }
+        // Once a lap. A branch that is foreseen lets the next descriptor be looked at while this one is worked on, and a
+        // conditional move would not.
+        hint::cold_path();
+        Self((on.0 - u64::from(size)) ^ MARKS)
     }
 
     /// How many descriptors `later` lies behind this position, below twice the ring's size: two laps are all that
@@ -146,8 +170,7 @@ mod tests {
             let mut old = Cursor::ORIGIN;
             for _ in 0..2 * size {
                 for shown in 0..=5 * size {
-                    let mut untold = Untold::default();
-                    untold.add(shown);
+                    let untold = Untold::new(u64::from(shown));
                     let next = (0..shown).fold(old, |at, _| at.forward(1, size));
                     let mut event = Cursor::ORIGIN;
                     for _ in 0..2 * size {

@@ -8,6 +8,7 @@ use super::cursor::Cursor;
 use super::unpublished::Unpublished;
 use crate::descriptor::{UsedElement, WRITE};
 use crate::device::{Completed, Completion, DeviceSlot};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 
 /// A device's bookkeeping of completed chains.
@@ -45,12 +46,21 @@ pub(super) mod sealed {
         /// Which type of packed ring this makes.
         const KIND: RingKind;
 
+        /// Nothing is completed, and the next used descriptor goes to `position`.
+        fn start(&mut self, position: Cursor);
+
         /// Takes note of a completed chain.
-        fn place<W: Window>(slots: &mut [DeviceSlot], used: UsedRing<'_, W>, chain: Completed);
+        fn place<W: Window>(
+            &mut self,
+            slots: &mut [DeviceSlot],
+            used: UsedRing<'_, W>,
+            chain: Completed,
+        );
 
         /// Writes what is still to be written of the chains completed so far, of which none lies at `taken` or behind
         /// it; one used descriptor and no more if that is to be shown by itself.
         fn settle<W: Window>(
+            &mut self,
             slots: &mut [DeviceSlot],
             used: UsedRing<'_, W>,
             taken: Cursor,
@@ -66,60 +76,88 @@ pub struct AnyOrder;
 impl sealed::DeviceOrder for AnyOrder {
     const KIND: RingKind = RingKind::plain(RingFormat::Packed);
 
+    fn start(&mut self, _: Cursor) {}
+
     #[inline(always)]
-    fn place<W: Window>(_: &mut [DeviceSlot], mut used: UsedRing<'_, W>, chain: Completed) {
+    fn place<W: Window>(
+        &mut self,
+        _: &mut [DeviceSlot],
+        mut used: UsedRing<'_, W>,
+        chain: Completed,
+    ) {
         used.write(chain.element(), chain.entries);
     }
 
     #[inline(always)]
-    fn settle<W: Window>(_: &mut [DeviceSlot], _: UsedRing<'_, W>, _: Cursor, _: bool) {}
+    fn settle<W: Window>(&mut self, _: &mut [DeviceSlot], _: UsedRing<'_, W>, _: Cursor, _: bool) {}
 }
 
 /// Chains are shown in the order in which they were taken (virtio 1.4, section 2.8.8): one that is completed before its
-/// turn waits for those before it. One used descriptor is written for a batch, in the place of its first chain, with
-/// the id of its last. The driver takes the others as used completely, so a chain that was not ends a batch.
+/// turn waits for those before it, in the slots. One used descriptor is written for a batch, in the place of its first
+/// chain, with the id of its last. The driver takes the others as used completely, so a chain that was not ends a batch.
 #[derive(Debug, Default)]
-pub struct InOrder;
+pub struct InOrder {
+    /// The chain whose turn it is.
+    turn: Cursor,
+    /// How many descriptors the chains take up whose turn it was and that are not written. All were used completely.
+    entries: Kept,
+    /// The last of them.
+    last: UsedElement,
+}
 
 impl sealed::DeviceOrder for InOrder {
     const KIND: RingKind = RingKind::in_order(RingFormat::Packed);
 
+    fn start(&mut self, position: Cursor) {
+        *self = Self {
+            turn: position,
+            ..Self::default()
+        };
+    }
+
     #[inline(always)]
-    fn place<W: Window>(slots: &mut [DeviceSlot], _: UsedRing<'_, W>, chain: Completed) {
+    fn place<W: Window>(
+        &mut self,
+        slots: &mut [DeviceSlot],
+        used: UsedRing<'_, W>,
+        chain: Completed,
+    ) {
         let offset = Cursor::offset_of(chain.position);
-        slots[usize::from(offset)].completion = Some(Completion::from(chain));
+        // Chains in flight have an offset each. Most are completed when it is their turn.
+        if chain.completely && offset == self.turn.offset() {
+            self.last = chain.element();
+            self.entries.add(chain.entries);
+            self.turn = self.turn.forward(chain.entries, used.size);
+        } else {
+            slots[usize::from(offset)].completion = Some(Completion::from(chain));
+        }
     }
 
     #[inline(always)]
     fn settle<W: Window>(
+        &mut self,
         slots: &mut [DeviceSlot],
         mut used: UsedRing<'_, W>,
         taken: Cursor,
         stepwise: bool,
     ) {
-        let mut at = used.unpublished.next();
-        let mut last = None;
-        let mut entries = 0;
-        while at != taken {
-            let slot = &mut slots[usize::from(at.offset())];
+        while self.turn != taken {
+            let slot = &mut slots[usize::from(self.turn.offset())];
             let Some(completion) = slot.completion.take() else {
                 break;
             };
-            at = at.forward(completion.entries, used.size);
-            entries += completion.entries;
-            if completion.completely {
-                last = Some(completion.element);
-            } else {
-                used.write(completion.element, entries);
+            self.last = completion.element;
+            self.entries.add(completion.entries);
+            self.turn = self.turn.forward(completion.entries, used.size);
+            if !completion.completely {
+                used.write(self.last, core::mem::take(&mut self.entries).get());
                 if stepwise {
                     return;
                 }
-                entries = 0;
-                last = None;
             }
         }
-        if let Some(element) = last {
-            used.write(element, entries);
+        if self.entries.get() > 0 {
+            used.write(self.last, core::mem::take(&mut self.entries).get());
         }
     }
 }

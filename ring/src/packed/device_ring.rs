@@ -1,6 +1,5 @@
 //! The device side of the packed ring.
 
-use core::marker::PhantomData;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use shmbus_shm::{AddressSpace, Field, Notify, Window};
@@ -19,6 +18,7 @@ use crate::device::{
 use crate::event::Recheck;
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
@@ -49,13 +49,13 @@ pub struct DeviceRingIn<W, O> {
     used_event: bool,
     /// The device asks by position.
     avail_event: bool,
-    order: PhantomData<O>,
+    order: O,
     /// Where the next chain is found.
     next: Cursor,
     /// How many more chains the batch may have that the last poll began.
-    credit: u16,
-    /// How many descriptors were taken and are not yet published as used.
-    outstanding: u16,
+    credit: Kept,
+    /// How many descriptors were taken since the start.
+    taken: u64,
     used: Unpublished,
     /// What `own_wish` says, so that it is stored only when it changes.
     wish: Suppression,
@@ -103,10 +103,10 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             indirect: features.indirect(),
             used_event: features.used_event(),
             avail_event: features.avail_event(),
-            order: PhantomData,
+            order: O::default(),
             next: Cursor::ORIGIN,
-            credit: 0,
-            outstanding: 0,
+            credit: Kept::default(),
+            taken: 0,
             used: Unpublished::starting_at(Cursor::ORIGIN),
             wish: Suppression::ENABLE,
         })
@@ -176,12 +176,10 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
         Ok((state.id(), count, chain.finish()?))
     }
 
-    fn used_ring(&mut self) -> UsedRing<'_, W> {
-        UsedRing {
-            descriptors: &self.descriptors,
-            unpublished: &mut self.used,
-            size: self.size,
-        }
+    /// How many descriptors were taken and are not yet shown as used: at most as many as the ring has.
+    #[inline(always)]
+    fn outstanding(&self) -> u16 {
+        (self.taken - self.used.shown()) as u16
     }
 
     fn ask(&mut self, wish: Suppression) {
@@ -208,9 +206,10 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
         let start = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
         self.next = start;
-        self.credit = 0;
-        self.outstanding = 0;
+        self.credit = Kept::new(0);
+        self.taken = 0;
         self.used = Unpublished::starting_at(start);
+        self.order.start(start);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
     }
@@ -228,7 +227,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         // What is made available while a batch goes on, beyond a ring's worth, waits for the next one. Without a first
         // chain there is no batch: whoever was told so may go to sleep, and must not have missed one that came meanwhile.
         let found = self.look().is_some();
-        self.credit = if found { self.size } else { 0 };
+        self.credit = Kept::new(if found { self.size } else { 0 });
         Ok(u16::from(found))
     }
 
@@ -238,7 +237,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         space: &impl AddressSpace,
         segments: &mut [Buffer],
     ) -> Result<Option<FoundChain>, DeviceFault> {
-        if self.credit == 0 {
+        if self.credit.get() == 0 {
             return Ok(None);
         }
         let Some(first) = self.look() else {
@@ -257,11 +256,12 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
             }
         };
         // An honest driver reuses a descriptor only once it has seen it, or what stands for it, used.
-        if u32::from(self.outstanding) + u32::from(entries) > u32::from(self.size) {
+        let outstanding = self.outstanding();
+        if u32::from(outstanding) + u32::from(entries) > u32::from(self.size) {
             return Err(DeviceFault::Overrun {
                 position,
                 entries,
-                outstanding: self.outstanding,
+                outstanding,
                 size: self.size,
             });
         }
@@ -283,25 +283,35 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     #[inline(always)]
     fn advance(&mut self, found: &FoundChain) {
         self.next = self.next.forward(found.entries, self.size);
-        self.outstanding += found.entries;
-        self.credit -= 1;
+        self.taken += u64::from(found.entries);
+        self.credit.sub(1);
     }
 
     #[inline(always)]
     fn place_used(&mut self, slots: &mut [DeviceSlot], chain: Completed) {
-        O::place(slots, self.used_ring(), chain);
+        let used = UsedRing {
+            descriptors: &self.descriptors,
+            unpublished: &mut self.used,
+            size: self.size,
+        };
+        self.order.place(slots, used, chain);
     }
 
     #[inline(always)]
     fn settle(&mut self, slots: &mut [DeviceSlot], stepwise: bool) -> [u16; 2] {
         let taken = self.next;
-        O::settle(slots, self.used_ring(), taken, stepwise);
+        let used = UsedRing {
+            descriptors: &self.descriptors,
+            unpublished: &mut self.used,
+            size: self.size,
+        };
+        self.order.settle(slots, used, taken, stepwise);
         [self.used.from(), self.used.next()].map(Cursor::to_bits)
     }
 
     #[inline(always)]
     fn show(&mut self) {
-        self.outstanding -= self.used.show(&self.descriptors);
+        self.used.show(&self.descriptors);
     }
 
     #[inline(always)]
@@ -324,7 +334,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn halt(&mut self) {
-        self.credit = 0;
+        self.credit = Kept::new(0);
     }
 
     fn disable_notifications(&mut self) {
@@ -376,7 +386,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     ) -> Result<(), StateError> {
         let in_flight = InFlight {
             used: self.used.from(),
-            taken: self.outstanding,
+            taken: self.outstanding(),
             size: self.size,
         };
         saved::copy(&self.descriptors, in_flight, chain, to)
@@ -384,7 +394,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     fn resume(&mut self, _: &mut [DeviceSlot], state: &DeviceState<'_>) -> Result<(), StateError> {
         let entries = state.chains().map(|chain| chain.entries);
-        let taken = entries.clone().sum();
+        let taken: u16 = entries.clone().sum();
         let (available, used) = saved::cursors(state.positions(), entries, self.size)?;
         // What the driver has been shown decides: a completion is never published twice.
         if self.descriptors.load_used(used).is_some() {
@@ -395,9 +405,10 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
             });
         }
         self.next = available;
-        self.credit = 0;
-        self.outstanding = taken;
+        self.credit = Kept::new(0);
+        self.taken = u64::from(taken);
         self.used = Unpublished::starting_at(used);
+        self.order.start(used);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         Ok(())

@@ -8,6 +8,7 @@ use super::cursor::Cursor;
 use crate::descriptor::UsedElement;
 use crate::driver::{Batch, DriverSlot};
 use crate::fault::DriverFault;
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::state::{DriverState, StateError};
 
@@ -29,25 +30,27 @@ pub(super) mod sealed {
         /// The id of the chain that is placed at `next`.
         fn id(&self, next: Cursor) -> u16;
 
-        /// Chain `id` is lent.
-        fn lend<T>(&mut self, slots: &[DriverSlot<T>], id: u16);
+        /// The chain whose id this slot's index is, and was the last that was asked for, is lent.
+        fn lend<T>(&mut self, slot: &DriverSlot<T>);
 
-        /// What is lent is published.
-        fn publish(&mut self);
+        /// What is lent is published: as many chains as were `placed`.
+        fn publish(&mut self, placed: Kept);
 
         /// How many chains are known to be used without another look.
         fn known(&self) -> u16;
 
-        /// The chain that was used next, if there is one. Its descriptor, or that of the batch it is in, is at `used`.
+        /// The chain that was used next, behind those that were `taken`, if there is one. Its descriptor, or that of the
+        /// batch that it begins, is at `used`.
         fn resolve<T, W: Window>(
             &mut self,
             slots: &[DriverSlot<T>],
             descriptors: &Descriptors<W>,
             used: Cursor,
+            taken: Kept,
         ) -> Result<Option<UsedElement>, DriverFault>;
 
-        /// Chain `id`, which was resolved, is taken back.
-        fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16);
+        /// Chain `id`, which was resolved, is taken back; its slot.
+        fn release<T>(&mut self, slot: &mut DriverSlot<T>, id: u16);
 
         /// The chains of a state are lent, from `used` on; their cookies are in the slots.
         fn resume<T>(
@@ -63,7 +66,7 @@ pub(super) mod sealed {
 #[derive(Debug, Default)]
 pub struct AnyOrder {
     /// The id that the next chain gets.
-    free: u16,
+    free: Kept,
 }
 
 impl sealed::DriverOrder for AnyOrder {
@@ -73,21 +76,21 @@ impl sealed::DriverOrder for AnyOrder {
         for (id, slot) in (0..size).zip(slots.iter_mut()) {
             slot.next = id + 1;
         }
-        self.free = 0;
+        self.free = Kept::new(0);
     }
 
     #[inline(always)]
     fn id(&self, _: Cursor) -> u16 {
-        self.free
+        self.free.get()
     }
 
     #[inline(always)]
-    fn lend<T>(&mut self, slots: &[DriverSlot<T>], id: u16) {
-        self.free = slots[usize::from(id)].next;
+    fn lend<T>(&mut self, slot: &DriverSlot<T>) {
+        self.free = Kept::new(slot.next);
     }
 
     #[inline(always)]
-    fn publish(&mut self) {}
+    fn publish(&mut self, _: Kept) {}
 
     #[inline(always)]
     fn known(&self) -> u16 {
@@ -100,14 +103,15 @@ impl sealed::DriverOrder for AnyOrder {
         _: &[DriverSlot<T>],
         descriptors: &Descriptors<W>,
         used: Cursor,
+        _: Kept,
     ) -> Result<Option<UsedElement>, DriverFault> {
         Ok(descriptors.load_used(used).map(State::used_element))
     }
 
     #[inline(always)]
-    fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16) {
-        slots[usize::from(id)].next = self.free;
-        self.free = id;
+    fn release<T>(&mut self, slot: &mut DriverSlot<T>, id: u16) {
+        slot.next = self.free.get();
+        self.free = Kept::new(id);
     }
 
     fn resume<T>(
@@ -116,11 +120,11 @@ impl sealed::DriverOrder for AnyOrder {
         state: &DriverState<'_>,
         _: Cursor,
     ) -> Result<(), StateError> {
-        self.free = state.size();
+        self.free = Kept::new(state.size());
         for (id, slot) in (0..state.size()).zip(slots.iter_mut()).rev() {
             if slot.cookie.is_none() {
-                slot.next = self.free;
-                self.free = id;
+                slot.next = self.free.get();
+                self.free = Kept::new(id);
             }
         }
         Ok(())
@@ -132,10 +136,8 @@ impl sealed::DriverOrder for AnyOrder {
 /// that is lent is the one whose turn it is.
 #[derive(Debug, Default)]
 pub struct InOrder {
-    /// How many chains are placed and not published.
-    placed: u16,
-    /// How many chains are published and not taken back.
-    published: u16,
+    /// How many chains were published. Like the ring's counts of chains it wraps.
+    published: Kept,
     batch: Batch,
 }
 
@@ -152,13 +154,11 @@ impl sealed::DriverOrder for InOrder {
     }
 
     #[inline(always)]
-    fn lend<T>(&mut self, _: &[DriverSlot<T>], _: u16) {
-        self.placed += 1;
-    }
+    fn lend<T>(&mut self, _: &DriverSlot<T>) {}
 
     #[inline(always)]
-    fn publish(&mut self) {
-        self.published += core::mem::take(&mut self.placed);
+    fn publish(&mut self, placed: Kept) {
+        self.published = placed;
     }
 
     #[inline(always)]
@@ -172,6 +172,7 @@ impl sealed::DriverOrder for InOrder {
         slots: &[DriverSlot<T>],
         descriptors: &Descriptors<W>,
         used: Cursor,
+        taken: Kept,
     ) -> Result<Option<UsedElement>, DriverFault> {
         let oldest = used.offset();
         if self.batch.rest() == 0 {
@@ -180,14 +181,14 @@ impl sealed::DriverOrder for InOrder {
                 return Ok(None);
             };
             let element = state.used_element();
-            self.batch = Batch::begin(slots, oldest, element, used.to_bits(), self.published)?;
+            let published = self.published.since(taken);
+            self.batch = Batch::begin(slots, oldest, element, used.to_bits(), published)?;
         }
         Ok(Some(self.batch.element(slots, oldest)))
     }
 
     #[inline(always)]
-    fn release<T>(&mut self, _: &mut [DriverSlot<T>], _: u16) {
-        self.published -= 1;
+    fn release<T>(&mut self, _: &mut DriverSlot<T>, _: u16) {
         self.batch.take();
     }
 
@@ -210,7 +211,7 @@ impl sealed::DriverOrder for InOrder {
             at = at.forward(chain.descriptors, state.size());
         }
         *self = Self {
-            published: state.positions().in_flight,
+            published: Kept::new(state.positions().in_flight),
             ..Self::default()
         };
         Ok(())

@@ -1,5 +1,6 @@
 //! The driver side of the packed ring.
 
+use core::hint;
 use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use shmbus_shm::{Field, Notify, Window};
@@ -10,11 +11,12 @@ use super::driver_order::{AnyOrder, DriverOrder, InOrder};
 use super::saved;
 use super::unpublished::Unpublished;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe};
+use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, WRITE, describe};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::Recheck;
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, StateError};
@@ -47,14 +49,15 @@ pub struct DriverRingIn<W, O> {
     avail_event: bool,
     order: O,
     /// How many descriptors are free.
-    free: u16,
-    /// How many chains were placed and not taken back.
-    in_flight: u16,
+    free: Kept,
+    /// How many chains were placed, and how many were taken back: both wrap.
+    placed: Kept,
+    taken: Kept,
     available: Unpublished,
     /// Where the next used descriptor is found.
     used: Cursor,
-    /// How many more chains the batch may have that the last poll began.
-    credit: u16,
+    /// Where the batch ends that the last poll began, as `taken` counts.
+    batch_end: Kept,
     /// What `own_wish` says, so that it is stored only when it changes.
     wish: Suppression,
 }
@@ -99,17 +102,30 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
             used_event: features.used_event(),
             avail_event: features.avail_event(),
             order: O::default(),
-            free: 0,
-            in_flight: 0,
+            free: Kept::default(),
+            placed: Kept::default(),
+            taken: Kept::default(),
             available: Unpublished::starting_at(Cursor::ORIGIN),
             used: Cursor::ORIGIN,
-            credit: 0,
+            batch_end: Kept::default(),
             wish: Suppression::ENABLE,
         })
     }
 
-    /// Writes a chain into the next descriptors; returns its id.
+    /// Writes a chain of one descriptor; returns its id.
     #[inline(always)]
+    fn place_one<T>(&mut self, slots: &mut [DriverSlot<T>], buffer: Buffer, flags: u16) -> u16 {
+        let at = self.available.next();
+        let id = self.order.id(at);
+        self.descriptors.store_address(at, buffer.address);
+        let state = State::new(buffer.len, id, flags, at.available_mark());
+        self.available.write(&self.descriptors, state, 1, self.size);
+        self.lend(slots, id, 1);
+        id
+    }
+
+    /// Writes a chain into the next descriptors; returns its id.
+    #[inline(never)]
     fn place_chain<T>(
         &mut self,
         slots: &mut [DriverSlot<T>],
@@ -125,11 +141,23 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
             self.available.write(&self.descriptors, state, 1, self.size);
             count += 1;
         }
-        self.free -= count;
-        self.in_flight += 1;
-        self.order.lend(slots, id);
-        slots[usize::from(id)].descriptors = count;
+        self.lend(slots, id, count);
         id
+    }
+
+    #[inline(always)]
+    fn lend<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16, descriptors: u16) {
+        self.free.sub(descriptors);
+        self.placed.step();
+        let slot = &mut slots[usize::from(id)];
+        slot.descriptors = descriptors;
+        self.order.lend(slot);
+    }
+
+    /// How many chains were placed and not taken back.
+    #[inline(always)]
+    fn in_flight(&self) -> u16 {
+        self.placed.since(self.taken)
     }
 
     fn ask(&mut self, wish: Suppression) {
@@ -155,7 +183,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.free
+        self.free.get()
     }
 
     #[inline(always)]
@@ -166,11 +194,12 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     fn start<T>(&mut self, slots: &mut [DriverSlot<T>], position: u16) {
         let start = Cursor::from_bits(position, self.size).unwrap_or(Cursor::ORIGIN);
         self.order.start(slots, self.size);
-        self.free = self.size;
-        self.in_flight = 0;
+        self.free = Kept::new(self.size);
+        self.placed = Kept::new(0);
+        self.taken = Kept::new(0);
         self.available = Unpublished::starting_at(start);
         self.used = start;
-        self.credit = 0;
+        self.batch_end = self.taken;
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         // Every descriptor as if it had been used one lap ago; zeros, for a ring that starts at its origin.
@@ -199,11 +228,15 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         readable: &[Buffer],
         writable: &[Buffer],
     ) -> u16 {
-        self.place_chain(slots, describe(readable, writable))
+        match (readable, writable) {
+            ([buffer], []) => self.place_one(slots, *buffer, 0),
+            ([], [buffer]) => self.place_one(slots, *buffer, WRITE),
+            _ => self.place_chain(slots, describe(readable, writable)),
+        }
     }
 
     fn place_indirect<T>(&mut self, slots: &mut [DriverSlot<T>], table: Buffer) -> u16 {
-        self.place_chain(slots, core::iter::once((table, INDIRECT)))
+        self.place_one(slots, table, INDIRECT)
     }
 
     fn indirect_row(&self, _: u16, buffer: Buffer, flags: u16) -> [u8; DESCRIPTOR_BYTES] {
@@ -213,7 +246,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     #[inline(always)]
     fn show(&mut self) {
         self.available.show(&self.descriptors);
-        self.order.publish();
+        self.order.publish(self.placed);
     }
 
     #[inline(always)]
@@ -240,10 +273,10 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         // What is added from now on waits for the next batch. Without a first chain there is none: whoever was told so
         // may go to sleep, and must not have missed one that came meanwhile.
         let mut found = self.order.known();
-        if found == 0 && self.in_flight > 0 && self.descriptors.load_used(self.used).is_some() {
+        if found == 0 && self.in_flight() > 0 && self.descriptors.load_used(self.used).is_some() {
             found = 1;
         }
-        self.credit = if found > 0 { self.in_flight } else { 0 };
+        self.batch_end = if found > 0 { self.placed } else { self.taken };
         Ok(found)
     }
 
@@ -252,26 +285,33 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         &mut self,
         slots: &[DriverSlot<T>],
     ) -> Result<Option<(u16, UsedElement)>, DriverFault> {
-        if self.credit == 0 {
+        if self.taken == self.batch_end {
             return Ok(None);
         }
-        let element = self.order.resolve(slots, &self.descriptors, self.used)?;
+        let element = self
+            .order
+            .resolve(slots, &self.descriptors, self.used, self.taken)?;
         Ok(element.map(|element| (self.used.to_bits(), element)))
     }
 
     #[inline(always)]
     fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16) {
-        let descriptors = slots[usize::from(id)].descriptors;
-        self.order.release(slots, id);
-        self.free += descriptors;
-        self.in_flight -= 1;
-        self.credit -= 1;
+        let slot = &mut slots[usize::from(id)];
+        let descriptors = slot.descriptors;
+        self.order.release(slot, id);
+        self.free.add(descriptors);
+        self.taken.step();
         // The device wrote one descriptor for the chain and left the others out (section 2.8.6).
-        self.used = self.used.forward(descriptors, self.size);
+        self.used = if descriptors == 1 {
+            self.used.forward(1, self.size)
+        } else {
+            hint::cold_path();
+            self.used.forward(descriptors, self.size)
+        };
     }
 
     fn halt(&mut self) {
-        self.credit = 0;
+        self.batch_end = self.taken;
     }
 
     fn disable_notifications(&mut self) {
@@ -288,7 +328,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         // Between the wish and the look at the descriptor: pairs with the fence of the device's `publish`.
         self.descriptors.fence(SeqCst);
         let state = self.descriptors.load_state(self.used, Relaxed);
-        if self.order.known() > 0 || self.in_flight > 0 && state.is_used(self.used) {
+        if self.order.known() > 0 || self.in_flight() > 0 && state.is_used(self.used) {
             Recheck::Ready
         } else {
             Recheck::Empty
@@ -299,7 +339,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         Positions {
             available: self.available.from().to_bits(),
             used: self.used.to_bits(),
-            in_flight: self.in_flight,
+            in_flight: self.in_flight(),
         }
     }
 
@@ -335,11 +375,12 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         let taken: u16 = descriptors.clone().sum();
         let (available, used) = saved::cursors(state.positions(), descriptors, self.size)?;
         self.order.resume(slots, state, used)?;
-        self.free = self.size - taken;
-        self.in_flight = state.positions().in_flight;
+        self.free = Kept::new(self.size - taken);
+        self.placed = Kept::new(state.positions().in_flight);
+        self.taken = Kept::new(0);
         self.available = Unpublished::starting_at(available);
         self.used = used;
-        self.credit = 0;
+        self.batch_end = self.taken;
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         Ok(())

@@ -18,12 +18,14 @@ pub(super) struct Unpublished {
     next: Cursor,
     /// The first descriptor that is not shown.
     from: Cursor,
-    /// By how many descriptors `next` is ahead of it.
-    count: u16,
-    /// How many were shown before.
-    untold: Untold,
     /// The state of the first that is not shown.
     first: State,
+    /// How many descriptors were written since the start.
+    written: u64,
+    /// How many of them were shown.
+    shown: u64,
+    /// Of how many of them it was found out whether to tell.
+    told: u64,
 }
 
 impl Unpublished {
@@ -32,14 +34,15 @@ impl Unpublished {
         Self {
             next: position,
             from: position,
-            count: 0,
-            untold: Untold::default(),
             first: State::new(0, 0, 0, 0),
+            written: 0,
+            shown: 0,
+            told: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.count == 0 && self.untold.is_empty()
+        self.written == self.told
     }
 
     /// Where the next descriptor goes.
@@ -54,6 +57,12 @@ impl Unpublished {
         self.from
     }
 
+    /// How many descriptors were shown since the start.
+    #[inline(always)]
+    pub(super) fn shown(&self) -> u64 {
+        self.shown
+    }
+
     /// Writes the next descriptor's state, and goes on `count` descriptors behind it.
     #[inline(always)]
     pub(super) fn write<W: Window>(
@@ -63,32 +72,32 @@ impl Unpublished {
         count: u16,
         size: u16,
     ) {
-        if self.count == 0 {
+        if self.written == self.shown {
             self.first = state;
         } else {
             descriptors.store_state(self.next, state, Relaxed);
         }
         self.next = self.next.forward(count, size);
-        self.count += count;
+        self.written += u64::from(count);
     }
 
-    /// Shows the other side all that was written; returns how many descriptors it was.
+    /// Shows the other side all that was written.
     #[inline(always)]
-    pub(super) fn show<W: Window>(&mut self, descriptors: &Descriptors<W>) -> u16 {
-        let count = core::mem::take(&mut self.count);
-        if count > 0 {
-            self.untold.add(count);
-            let from = core::mem::replace(&mut self.from, self.next);
-            // Release: whoever sees the first descriptor sees its address, all descriptors behind it, and the buffers'
-            // bytes. Its length, id and flags are one store, so none can be seen without the others.
-            descriptors.store_state(from, self.first, Release);
+    pub(super) fn show<W: Window>(&mut self, descriptors: &Descriptors<W>) {
+        if self.written == self.shown {
+            return;
         }
-        count
+        self.shown = self.written;
+        let from = core::mem::replace(&mut self.from, self.next);
+        // Release: whoever sees the first descriptor sees its address, all descriptors behind it, and the buffers' bytes.
+        // Its length, id and flags are one store, so none can be seen without the others.
+        descriptors.store_state(from, self.first, Release);
     }
 
     /// What was shown since the last call.
     #[inline(always)]
     pub(super) fn take_untold(&mut self) -> Untold {
-        core::mem::take(&mut self.untold)
+        let told = core::mem::replace(&mut self.told, self.shown);
+        Untold::new(self.shown - told)
     }
 }

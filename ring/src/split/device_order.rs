@@ -6,6 +6,7 @@ use shmbus_shm::{RingFormat, Window};
 use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::device::{Completed, Completion, DeviceSlot};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 
 /// A device's bookkeeping of completed chains.
@@ -51,19 +52,19 @@ pub(super) mod sealed {
 #[derive(Debug, Default)]
 pub struct AnyOrder {
     /// Where the next used element goes.
-    next: u16,
+    next: Kept,
 }
 
 impl sealed::DeviceOrder for AnyOrder {
     const KIND: RingKind = RingKind::plain(RingFormat::Split);
 
     fn start(&mut self, position: u16) {
-        self.next = position;
+        self.next = Kept::new(position);
     }
 
     #[inline(always)]
     fn next(&self) -> u16 {
-        self.next
+        self.next.get()
     }
 
     #[inline(always)]
@@ -74,8 +75,8 @@ impl sealed::DeviceOrder for AnyOrder {
         chain: Completed,
         size: u16,
     ) {
-        store(slots, used, self.next & (size - 1), chain.element());
-        self.next = self.next.wrapping_add(1);
+        store(slots, used, self.next.get() & (size - 1), chain.element());
+        self.next = Kept::new(self.next.get().wrapping_add(1));
     }
 
     #[inline(always)]
@@ -86,7 +87,7 @@ impl sealed::DeviceOrder for AnyOrder {
         _: u16,
         _: u16,
     ) -> u16 {
-        self.next
+        self.next.get()
     }
 }
 
@@ -96,19 +97,19 @@ impl sealed::DeviceOrder for AnyOrder {
 #[derive(Debug, Default)]
 pub struct InOrder {
     /// The first chain that is not shown.
-    next: u16,
+    next: Kept,
 }
 
 impl sealed::DeviceOrder for InOrder {
     const KIND: RingKind = RingKind::in_order(RingFormat::Split);
 
     fn start(&mut self, position: u16) {
-        self.next = position;
+        self.next = Kept::new(position);
     }
 
     #[inline(always)]
     fn next(&self) -> u16 {
-        self.next
+        self.next.get()
     }
 
     #[inline(always)]
@@ -131,7 +132,7 @@ impl sealed::DeviceOrder for InOrder {
         taken: u16,
         size: u16,
     ) -> u16 {
-        let mut first = self.next;
+        let mut first = self.next.get();
         let mut at = first;
         let mut last = None;
         while at != taken {
@@ -151,7 +152,7 @@ impl sealed::DeviceOrder for InOrder {
         if let Some(element) = last {
             store(slots, used, first & (size - 1), element);
         }
-        self.next = at;
+        self.next = Kept::new(at);
         at
     }
 }

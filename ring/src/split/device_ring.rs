@@ -14,6 +14,7 @@ use crate::device::{ChainBuilder, ChainShape, Completed, DeviceSlot, FoundChain,
 use crate::event::{Recheck, Untold};
 use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
@@ -42,11 +43,11 @@ pub struct DeviceRingIn<W, O> {
     notify_on_empty: bool,
     order: O,
     /// The available index as it was last seen.
-    available_seen: u16,
+    available_seen: Kept,
     /// The available entry that is taken next.
-    last_available: u16,
+    last_available: Kept,
     /// The used index as the driver sees it.
-    published: u16,
+    published: Kept,
     untold: Untold,
     /// What this side asks for.
     wish: Wish,
@@ -92,9 +93,9 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             used_event: features.used_event(),
             notify_on_empty: features.notify_on_empty(),
             order: O::default(),
-            available_seen: 0,
-            last_available: 0,
-            published: 0,
+            available_seen: Kept::default(),
+            last_available: Kept::default(),
+            published: Kept::default(),
             untold: Untold::default(),
             wish: Wish::new(features.avail_event(), features.publish_indices()),
         })
@@ -105,8 +106,8 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
     #[inline(always)]
     fn is_drained(&self) -> bool {
         self.notify_on_empty
-            && self.published == self.last_available
-            && self.available.idx.load(Relaxed) == self.last_available
+            && self.published.get() == self.last_available.get()
+            && self.available.idx.load(Relaxed) == self.last_available.get()
     }
 
     /// The chain with this head, which was found at `position`.
@@ -206,9 +207,9 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn start(&mut self, _: &mut [DeviceSlot], position: u16) {
-        self.available_seen = position;
-        self.last_available = position;
-        self.published = position;
+        self.available_seen = Kept::new(position);
+        self.last_available = Kept::new(position);
+        self.published = Kept::new(position);
         self.untold = Untold::default();
         self.order.start(position);
         self.wish.start(&self.used.suppression, position);
@@ -227,20 +228,23 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     fn poll(&mut self) -> Result<u16, DeviceFault> {
         // Acquire: entries, descriptors and the buffers' bytes come with the index.
         let found = self.available.idx.load(Acquire);
-        let available = found.wrapping_sub(self.last_available);
-        let seen = self.available_seen.wrapping_sub(self.last_available);
+        let available = found.wrapping_sub(self.last_available.get());
+        let seen = self
+            .available_seen
+            .get()
+            .wrapping_sub(self.last_available.get());
         // An honest driver has no more chains out than the queue has entries, from the last one that it saw used on.
-        let outstanding = self.last_available.wrapping_sub(self.published);
+        let outstanding = self.last_available.get().wrapping_sub(self.published.get());
         if u32::from(available) + u32::from(outstanding) > u32::from(self.size) || available < seen
         {
             return Err(DeviceFault::AvailableIndex {
                 found,
-                expected: self.last_available,
+                expected: self.last_available.get(),
                 outstanding,
                 size: self.size,
             });
         }
-        self.available_seen = found;
+        self.available_seen = Kept::new(found);
         Ok(available)
     }
 
@@ -250,8 +254,8 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         space: &impl AddressSpace,
         segments: &mut [Buffer],
     ) -> Result<Option<FoundChain>, DeviceFault> {
-        let position = self.last_available;
-        if position == self.available_seen {
+        let position = self.last_available.get();
+        if position == self.available_seen.get() {
             return Ok(None);
         }
         let head = self.available.ring.load(usize::from(position), Relaxed);
@@ -267,10 +271,10 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     #[inline(always)]
     fn advance(&mut self, _: &FoundChain) {
-        self.last_available = self.last_available.wrapping_add(1);
-        if self.last_available == self.available_seen {
+        self.last_available = Kept::new(self.last_available.get().wrapping_add(1));
+        if self.last_available.get() == self.available_seen.get() {
             self.wish
-                .tell_position(&self.used.suppression, self.last_available);
+                .tell_position(&self.used.suppression, self.last_available.get());
         }
     }
 
@@ -281,19 +285,19 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     #[inline(always)]
     fn settle(&mut self, slots: &mut [DeviceSlot], _: bool) -> [u16; 2] {
-        let taken = self.last_available;
+        let taken = self.last_available.get();
         let new = self.order.settle(slots, &self.used.ring, taken, self.size);
-        [self.published, new]
+        [self.published.get(), new]
     }
 
     #[inline(always)]
     fn show(&mut self) {
         let new = self.order.next();
-        let count = new.wrapping_sub(self.published);
+        let count = new.wrapping_sub(self.published.get());
         if count == 0 {
             return;
         }
-        self.published = new;
+        self.published = Kept::new(new);
         self.untold.add(count);
         // Release: whoever sees the index sees the used elements before it, and what was written into buffers.
         self.used.idx.store(new, Release);
@@ -309,7 +313,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.used.idx.fence(SeqCst);
         let driver = &self.available.suppression;
-        if driver.is_wanted(self.used_event, untold, self.published) || self.is_drained() {
+        if driver.is_wanted(self.used_event, untold, self.published.get()) || self.is_drained() {
             Notify::Yes
         } else {
             Notify::No
@@ -317,7 +321,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
     }
 
     fn halt(&mut self) {
-        self.available_seen = self.last_available;
+        self.available_seen = Kept::new(self.last_available.get());
     }
 
     fn disable_notifications(&mut self) {
@@ -326,10 +330,10 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     fn enable_notifications(&mut self) -> Recheck {
         self.wish
-            .enable(&self.used.suppression, self.last_available);
+            .enable(&self.used.suppression, self.last_available.get());
         // Between the wish and the look at the index: pairs with the fence of the driver's `publish`.
         self.used.idx.fence(SeqCst);
-        if self.available.idx.load(Relaxed) == self.last_available {
+        if self.available.idx.load(Relaxed) == self.last_available.get() {
             Recheck::Empty
         } else {
             Recheck::Ready
@@ -338,19 +342,19 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
 
     fn positions(&self) -> Positions {
         Positions {
-            available: self.last_available,
-            used: self.published,
+            available: self.last_available.get(),
+            used: self.published.get(),
             // The queue knows how many chains are in flight.
             in_flight: 0,
         }
     }
 
     fn age(&self, position: u16) -> u32 {
-        u32::from(self.last_available.wrapping_sub(position))
+        u32::from(self.last_available.get().wrapping_sub(position))
     }
 
     fn has_unpublished(&self) -> bool {
-        !self.untold.is_empty() || !O::KIND.in_order && self.order.next() != self.published
+        !self.untold.is_empty() || !O::KIND.in_order && self.order.next() != self.published.get()
     }
 
     /// The descriptor table is the driver's alone, and has them until the chain comes back: nobody asks for copies.
@@ -371,9 +375,9 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         super::check_positions(positions)?;
         // What the driver has been shown decides: a completion is never published twice.
         super::check_index("used", positions.used, self.used.idx.load(Acquire))?;
-        self.available_seen = positions.available;
-        self.last_available = positions.available;
-        self.published = positions.used;
+        self.available_seen = Kept::new(positions.available);
+        self.last_available = Kept::new(positions.available);
+        self.published = Kept::new(positions.used);
         self.untold = Untold::default();
         self.order.start(positions.used);
         self.wish.start(&self.used.suppression, positions.available);

@@ -7,6 +7,7 @@ use super::areas::UsedElements;
 use crate::descriptor::UsedElement;
 use crate::driver::{Batch, DriverSlot};
 use crate::fault::DriverFault;
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::state::{DriverState, DriverStateWriter, StateError};
 
@@ -81,9 +82,9 @@ pub(super) mod sealed {
 /// itself while the device completes in order.
 #[derive(Debug, Default)]
 pub struct AnyOrder {
-    head: u16,
-    tail: u16,
-    free: u16,
+    head: Kept,
+    tail: Kept,
+    free: Kept,
 }
 
 impl sealed::DriverOrder for AnyOrder {
@@ -93,19 +94,19 @@ impl sealed::DriverOrder for AnyOrder {
         for (index, slot) in (0..size).zip(slots.iter_mut()) {
             slot.next = (index + 1) & (size - 1);
         }
-        self.head = 0;
-        self.tail = size - 1;
-        self.free = size;
+        self.head = Kept::new(0);
+        self.tail = Kept::new(size - 1);
+        self.free = Kept::new(size);
     }
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.free
+        self.free.get()
     }
 
     #[inline(always)]
     fn head(&self) -> u16 {
-        self.head
+        self.head.get()
     }
 
     #[inline(always)]
@@ -115,11 +116,11 @@ impl sealed::DriverOrder for AnyOrder {
 
     #[inline(always)]
     fn lend<T>(&mut self, slots: &mut [DriverSlot<T>], last: u16, following: u16, count: u16) {
-        let slot = &mut slots[usize::from(self.head)];
+        let slot = &mut slots[usize::from(self.head.get())];
         slot.descriptors = count;
         slot.last = last;
-        self.head = following;
-        self.free -= count;
+        self.head = Kept::new(following);
+        self.free.sub(count);
     }
 
     fn known(&self) -> u16 {
@@ -142,13 +143,13 @@ impl sealed::DriverOrder for AnyOrder {
             let slot = &slots[usize::from(id)];
             (slot.descriptors, slot.last)
         };
-        if self.free == 0 {
-            self.head = id;
+        if self.free.get() == 0 {
+            self.head = Kept::new(id);
         } else {
-            slots[usize::from(self.tail)].next = id;
+            slots[usize::from(self.tail.get())].next = id;
         }
-        self.tail = last;
-        self.free += count;
+        self.tail = Kept::new(last);
+        self.free.add(count);
     }
 
     fn list<T>(
@@ -186,18 +187,18 @@ impl sealed::DriverOrder for AnyOrder {
             slots[usize::from(last)].next = last;
             slots[usize::from(chain.id)].last = last;
         }
-        self.free = 0;
+        self.free = Kept::new(0);
         for index in 0..size {
             if slots[usize::from(index)].next != none {
                 continue;
             }
-            if self.free == 0 {
-                self.head = index;
+            if self.free.get() == 0 {
+                self.head = Kept::new(index);
             } else {
-                slots[usize::from(self.tail)].next = index;
+                slots[usize::from(self.tail.get())].next = index;
             }
-            self.tail = index;
-            self.free += 1;
+            self.tail = Kept::new(index);
+            self.free.add(1);
         }
         Ok(())
     }
@@ -208,10 +209,10 @@ impl sealed::DriverOrder for AnyOrder {
 #[derive(Debug, Default)]
 pub struct InOrder {
     /// The first descriptor of the next chain.
-    head: u16,
+    head: Kept,
     /// The first descriptor of the oldest chain that is lent.
-    oldest: u16,
-    free: u16,
+    oldest: Kept,
+    free: Kept,
     batch: Batch,
 }
 
@@ -220,19 +221,19 @@ impl sealed::DriverOrder for InOrder {
 
     fn start<T>(&mut self, _: &mut [DriverSlot<T>], size: u16) {
         *self = Self {
-            free: size,
+            free: Kept::new(size),
             ..Self::default()
         };
     }
 
     #[inline(always)]
     fn free(&self) -> u16 {
-        self.free
+        self.free.get()
     }
 
     #[inline(always)]
     fn head(&self) -> u16 {
-        self.head
+        self.head.get()
     }
 
     #[inline(always)]
@@ -242,9 +243,9 @@ impl sealed::DriverOrder for InOrder {
 
     #[inline(always)]
     fn lend<T>(&mut self, slots: &mut [DriverSlot<T>], _: u16, following: u16, count: u16) {
-        slots[usize::from(self.head)].descriptors = count;
-        self.head = following;
-        self.free -= count;
+        slots[usize::from(self.head.get())].descriptors = count;
+        self.head = Kept::new(following);
+        self.free.sub(count);
     }
 
     fn known(&self) -> u16 {
@@ -261,16 +262,17 @@ impl sealed::DriverOrder for InOrder {
         if self.batch.rest() == 0 {
             // Read once for the whole batch, which reaches no further than the used index says.
             let element = used.load(found.position);
-            self.batch = Batch::begin(slots, self.oldest, element, found.position, found.count)?;
+            let oldest = self.oldest.get();
+            self.batch = Batch::begin(slots, oldest, element, found.position, found.count)?;
         }
-        Ok(self.batch.element(slots, self.oldest))
+        Ok(self.batch.element(slots, self.oldest.get()))
     }
 
     #[inline(always)]
     fn release<T>(&mut self, slots: &mut [DriverSlot<T>], _: u16, size: u16) {
-        let count = slots[usize::from(self.oldest)].descriptors;
-        self.oldest = (self.oldest + count) & (size - 1);
-        self.free += count;
+        let count = slots[usize::from(self.oldest.get())].descriptors;
+        self.oldest = Kept::new((self.oldest.get() + count) & (size - 1));
+        self.free.add(count);
         self.batch.take();
     }
 
@@ -294,7 +296,7 @@ impl sealed::DriverOrder for InOrder {
             .next()
             .map_or(state.head(), |oldest| oldest.id);
         let mut free = size;
-        self.oldest = next;
+        self.oldest = Kept::new(next);
         for (index, chain) in (0..).zip(state.chains()) {
             if chain.id != next {
                 return Err(StateError::Chain {
@@ -314,8 +316,8 @@ impl sealed::DriverOrder for InOrder {
                 expected: "the descriptor behind the last chain",
             });
         }
-        self.head = next;
-        self.free = free;
+        self.head = Kept::new(next);
+        self.free = Kept::new(free);
         self.batch = Batch::default();
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::driver::{DriverSlot, sealed};
 use crate::event::{Recheck, Untold};
 use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
+use crate::kept::Kept;
 use crate::kind::RingKind;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, StateError};
@@ -44,14 +45,14 @@ pub struct DriverRingIn<W, O> {
     avail_event: bool,
     order: O,
     /// Where the next chain goes in the available ring.
-    next_available: u16,
+    next_available: Kept,
     /// The available index as the device sees it.
-    published: u16,
+    published: Kept,
     untold: Untold,
     /// The used index as it was last seen.
-    used_seen: u16,
+    used_seen: Kept,
     /// The used entry that is taken next.
-    last_used: u16,
+    last_used: Kept,
     /// What this side asks for.
     wish: Wish,
 }
@@ -95,11 +96,11 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
             indirect: features.indirect(),
             avail_event: features.avail_event(),
             order: O::default(),
-            next_available: 0,
-            published: 0,
+            next_available: Kept::default(),
+            published: Kept::default(),
             untold: Untold::default(),
-            used_seen: 0,
-            last_used: 0,
+            used_seen: Kept::default(),
+            last_used: Kept::default(),
             wish: Wish::new(features.used_event(), features.publish_indices()),
         })
     }
@@ -130,13 +131,13 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
         }
         self.order.lend(slots, last, following, count);
 
-        let entry = self.next_available & (self.size - 1);
+        let entry = self.next_available.get() & (self.size - 1);
         let shadow = &mut slots[usize::from(entry)].available;
         if *shadow != head {
             *shadow = head;
             self.available.ring.store(usize::from(entry), head, Relaxed);
         }
-        self.next_available = self.next_available.wrapping_add(1);
+        self.next_available = Kept::new(self.next_available.get().wrapping_add(1));
         head
     }
 }
@@ -169,11 +170,11 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
             slot.available = UNKNOWN;
         }
         self.order.start(slots, self.size);
-        self.next_available = position;
-        self.published = position;
+        self.next_available = Kept::new(position);
+        self.published = Kept::new(position);
         self.untold = Untold::default();
-        self.used_seen = position;
-        self.last_used = position;
+        self.used_seen = Kept::new(position);
+        self.last_used = Kept::new(position);
         self.wish.start(&self.available.suppression, position);
         self.available.idx.store(position, Release);
     }
@@ -211,12 +212,12 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
 
     #[inline(always)]
     fn show(&mut self) {
-        let new = self.next_available;
-        let count = new.wrapping_sub(self.published);
+        let new = self.next_available.get();
+        let count = new.wrapping_sub(self.published.get());
         if count == 0 {
             return;
         }
-        self.published = new;
+        self.published = Kept::new(new);
         self.untold.add(count);
         // Release: whoever sees the index sees the entries and the descriptors before it, and the buffers' bytes.
         self.available.idx.store(new, Release);
@@ -232,7 +233,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         // `enable_notifications`. Either we see its wish, or it sees our index.
         self.available.idx.fence(SeqCst);
         let device = &self.used.suppression;
-        if device.is_wanted(self.avail_event, untold, self.published) {
+        if device.is_wanted(self.avail_event, untold, self.published.get()) {
             Notify::Yes
         } else {
             Notify::No
@@ -243,17 +244,17 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // Acquire: the used elements, and what the device wrote into buffers, come with the index.
         let found = self.used.idx.load(Acquire);
-        let used = found.wrapping_sub(self.last_used);
-        let published = self.published.wrapping_sub(self.last_used);
-        let seen = self.used_seen.wrapping_sub(self.last_used);
+        let used = found.wrapping_sub(self.last_used.get());
+        let published = self.published.get().wrapping_sub(self.last_used.get());
+        let seen = self.used_seen.get().wrapping_sub(self.last_used.get());
         if used > published || used < seen {
             return Err(DriverFault::UsedIndex {
                 found,
-                expected: self.last_used,
+                expected: self.last_used.get(),
                 published,
             });
         }
-        self.used_seen = found;
+        self.used_seen = Kept::new(found);
         Ok(used)
     }
 
@@ -263,8 +264,8 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         slots: &[DriverSlot<T>],
     ) -> Result<Option<(u16, UsedElement)>, DriverFault> {
         let found = Found {
-            position: self.last_used,
-            count: self.used_seen.wrapping_sub(self.last_used),
+            position: self.last_used.get(),
+            count: self.used_seen.get().wrapping_sub(self.last_used.get()),
         };
         if found.count == 0 {
             return Ok(None);
@@ -275,16 +276,16 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
 
     #[inline(always)]
     fn release<T>(&mut self, slots: &mut [DriverSlot<T>], id: u16) {
-        self.last_used = self.last_used.wrapping_add(1);
+        self.last_used = Kept::new(self.last_used.get().wrapping_add(1));
         self.order.release(slots, id, self.size);
-        if self.last_used == self.used_seen {
+        if self.last_used.get() == self.used_seen.get() {
             self.wish
-                .tell_position(&self.available.suppression, self.last_used);
+                .tell_position(&self.available.suppression, self.last_used.get());
         }
     }
 
     fn halt(&mut self) {
-        self.used_seen = self.last_used;
+        self.used_seen = Kept::new(self.last_used.get());
     }
 
     fn disable_notifications(&mut self) {
@@ -293,11 +294,15 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
 
     fn enable_notifications(&mut self, count: u16) -> Recheck {
         let own = &self.available.suppression;
-        let event = self.last_used.wrapping_add(count - 1);
+        let event = self.last_used.get().wrapping_add(count - 1);
         self.wish.enable(own, event);
         // Between the wish and the look at the index: pairs with the fence of the device's `publish`.
         self.available.idx.fence(SeqCst);
-        let used = self.used.idx.load(Relaxed).wrapping_sub(self.last_used);
+        let used = self
+            .used
+            .idx
+            .load(Relaxed)
+            .wrapping_sub(self.last_used.get());
         let threshold = if self.wish.is_by_position() { count } else { 1 };
         if used < threshold {
             Recheck::Empty
@@ -308,14 +313,14 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
 
     fn positions(&self) -> Positions {
         Positions {
-            available: self.published,
-            used: self.last_used,
-            in_flight: self.next_available.wrapping_sub(self.last_used),
+            available: self.published.get(),
+            used: self.last_used.get(),
+            in_flight: self.next_available.get().wrapping_sub(self.last_used.get()),
         }
     }
 
     fn has_unpublished(&self) -> bool {
-        !self.untold.is_empty() || self.next_available != self.published
+        !self.untold.is_empty() || self.next_available.get() != self.published.get()
     }
 
     fn has_untaken(&self) -> bool {
@@ -355,11 +360,11 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
             slot.available = UNKNOWN;
         }
         self.order.resume(slots, state)?;
-        self.next_available = positions.available;
-        self.published = positions.available;
+        self.next_available = Kept::new(positions.available);
+        self.published = Kept::new(positions.available);
         self.untold = Untold::default();
-        self.used_seen = positions.used;
-        self.last_used = positions.used;
+        self.used_seen = Kept::new(positions.used);
+        self.last_used = Kept::new(positions.used);
         self.wish.start(&self.available.suppression, positions.used);
         Ok(())
     }
