@@ -1,7 +1,7 @@
 //! Runs a program: its output is shown as it comes, and the test results in it are counted.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{self, Stdio};
 
 use crate::project::Project;
@@ -89,6 +89,19 @@ impl Command {
             .status
             .success()
             .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs it to its end, and keeps what it writes to either stream.
+    pub(crate) fn output(mut self) -> io::Result<(process::ExitStatus, String)> {
+        let (mut reader, writer) = io::pipe()?;
+        self.inner.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = self.inner.spawn()?;
+        // As in `stream`.
+        drop(self);
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output)?;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok((child.wait()?, output))
     }
 
     fn stream(mut self, tally: &mut Tally) -> io::Result<process::ExitStatus> {

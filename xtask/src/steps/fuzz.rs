@@ -1,6 +1,8 @@
 //! Fuzzing. The targets are a workspace of their own and link libFuzzer; they are built here as cargo-fuzz would build
 //! them, so that nothing but the nightly toolchain and a C++ compiler need be installed.
 
+mod campaign;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::{host, need_nightly};
 
+use campaign::Target;
+
 /// Edge and comparison coverage for libFuzzer, addresses checked, overflows and debug assertions caught.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -25,6 +29,9 @@ pub(crate) struct Options {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// How many targets run at a time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
     /// Only this target
     target: Option<String>,
 }
@@ -32,6 +39,7 @@ pub(crate) struct Options {
 pub(super) fn fuzz_for_a_while(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     let options = Options {
         seconds: 20,
+        jobs: 2,
         target: None,
     };
     fuzz(project, &options, tally)
@@ -63,34 +71,12 @@ pub(crate) fn fuzz(project: &Project, options: &Options, tally: &mut Tally) -> R
         .env("RUSTFLAGS", FLAGS)
         .env("CARGO_TARGET_DIR", &build)
         .run(tally)?;
-    for name in chosen {
-        let corpus = directory(project).join("corpus").join(name);
-        let artifacts = directory(project).join("artifacts").join(name);
-        for directory in [&corpus, &artifacts] {
-            create(directory)?;
-        }
-        let program = build.join(&host).join("release").join(name);
-        let result = Command::new(project, &program.to_string_lossy())
-            .args([format!("-max_total_time={}", options.seconds)])
-            .args([format!("-artifact_prefix={}/", artifacts.display())])
-            .args([
-                "-timeout=10",
-                "-rss_limit_mb=2048",
-                "-print_final_stats=1",
-                "-verbosity=0",
-                "-print_funcs=0",
-            ])
-            .args([corpus])
-            .run(tally);
-        match result {
-            Ok(()) => tally.passed += 1,
-            Err(stop) => {
-                tally.failed += 1;
-                return Err(stop);
-            }
-        }
-    }
-    Ok(())
+    let programs = build.join(&host).join("release");
+    let targets = chosen
+        .into_iter()
+        .map(|name| target(project, &programs, name))
+        .collect::<Result<Vec<_>, Stop>>()?;
+    campaign::run(project, &targets, options.seconds, options.jobs, tally)
 }
 
 /// The workspace's own `cargo fmt` does not reach the fuzz targets.
@@ -109,9 +95,20 @@ fn manifest(project: &Project) -> PathBuf {
     directory(project).join("Cargo.toml")
 }
 
-fn create(directory: &Path) -> Result<(), Stop> {
-    fs::create_dir_all(directory)
-        .map_err(|error| Stop::Failed(format!("cannot create {}: {error}", directory.display())))
+fn target(project: &Project, programs: &Path, name: &str) -> Result<Target, Stop> {
+    let corpus = directory(project).join("corpus").join(name);
+    let artifacts = directory(project).join("artifacts").join(name);
+    for directory in [&corpus, &artifacts] {
+        fs::create_dir_all(directory).map_err(|error| {
+            Stop::Failed(format!("cannot create {}: {error}", directory.display()))
+        })?;
+    }
+    Ok(Target {
+        name: name.to_owned(),
+        program: programs.join(name),
+        corpus,
+        artifacts,
+    })
 }
 
 /// A file each in `fuzz/fuzz_targets`.

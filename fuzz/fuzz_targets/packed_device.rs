@@ -1,0 +1,7 @@
+//! The device side of a packed ring over a peer that writes anything.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shmbus_fuzz::ring::{DeviceInput, Packed, device_side};
+
+fuzz_target!(|input: DeviceInput| device_side::<Packed>(&input));

@@ -1,0 +1,7 @@
+//! The driver side of a packed ring over a peer that writes anything.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shmbus_fuzz::ring::{DriverInput, Packed, driver_side};
+
+fuzz_target!(|input: DriverInput| driver_side::<Packed>(&input));
