@@ -11,11 +11,11 @@ use peers::our_driver::OurDriver;
 use peers::sides::{run_at_once, take_turns};
 use peers::traffic::Traffic;
 use shmbus_ring::any::{Areas, DeviceRing, Layout};
-use shmbus_ring::{DeviceQueue, RingKind};
+use shmbus_ring::{DeviceQueue, RingFeatures, RingKind};
 use shmbus_shm::{Mapped, OffsetSpace, RingFormat, heap};
 use shmbus_virtio::Features;
 
-const CHAINS: u64 = 100_000;
+const CHAINS: u64 = 50_000;
 
 type GuestDriver = OurDriver<Guest, OffsetSpace<Mapped>>;
 type HostDevice = OurDevice<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
@@ -23,7 +23,7 @@ type HostDevice = OurDevice<DeviceRing<Mapped>, OffsetSpace<Mapped>>;
 fn pair(
     kind: RingKind,
     size: u16,
-    features: Features,
+    features: RingFeatures,
     traffic: Traffic,
 ) -> (GuestDriver, HostDevice) {
     let layout = Layout::new(kind.format, size).unwrap();
@@ -48,9 +48,10 @@ fn pair(
 fn each_combination(kind: RingKind) {
     for event_idx in [false, true] {
         for indirect in [false, true] {
-            let mut features = Features::VERSION_1 | kind.features();
-            features.set(Features::EVENT_IDX, event_idx);
-            features.set(Features::INDIRECT_DESC, indirect);
+            let mut virtio = Features::VERSION_1 | kind.features();
+            virtio.set(Features::EVENT_IDX, event_idx);
+            virtio.set(Features::INDIRECT_DESC, indirect);
+            let features = RingFeatures::from(virtio).with_private(kind.private_features());
             let traffic = Traffic {
                 indirect,
                 ..Traffic::up_to(abi::MOST_PIECES)
@@ -81,6 +82,11 @@ fn a_guest_drives_a_packed_ring() {
 #[test]
 fn a_guest_drives_a_packed_ring_in_order() {
     each_combination(RingKind::in_order(RingFormat::Packed));
+}
+
+#[test]
+fn a_guest_drives_a_tagged_ring() {
+    each_combination(RingKind::plain(RingFormat::Tagged));
 }
 
 #[test]

@@ -21,10 +21,12 @@ pub struct Setup {
     pub driver: Area,
     /// What the device writes.
     pub device: Area,
-    /// What both write; none for a split ring.
+    /// What both write; none needed for a split ring.
     pub common: Area,
-    /// The low 64 feature bits.
+    /// Virtio's low 64 feature bits.
     pub features: u64,
+    /// shmbus's own.
+    pub private: u64,
     /// The ring's entries.
     pub size: u16,
 }

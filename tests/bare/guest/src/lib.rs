@@ -14,9 +14,9 @@ use core::slice;
 
 use abi::{Area, Chain, FAULT, MOST_PIECES, NO, Piece, Returned, Setup, YES};
 use shmbus_ring::any::{Areas, DriverRing, Layout};
-use shmbus_ring::{AddError, Buffer, DriverQueue, DriverSlot};
+use shmbus_ring::{AddError, Buffer, DriverQueue, DriverSlot, RingFeatures};
 use shmbus_shm::{Bytes, MemoryType, Raw, RingFormat};
-use shmbus_virtio::Features;
+use shmbus_virtio::{Features, PrivateFeatures};
 
 type Slot = DriverSlot<u64>;
 type Queue = DriverQueue<DriverRing<Raw>, u64, &'static mut [Slot]>;
@@ -63,8 +63,13 @@ pub unsafe extern "C" fn ring_open(setup: &Setup) -> *mut Driver {
 ///
 /// As for [`ring_open`].
 unsafe fn open(setup: &Setup) -> Option<&'static mut Driver> {
-    let features = Features::from_words([setup.features, 0]);
-    let format = if features.contains(Features::RING_PACKED) {
+    let features = RingFeatures {
+        virtio: Features::from_words([setup.features, 0]),
+        private: PrivateFeatures::from_bits_retain(setup.private),
+    };
+    let format = if features.private.contains(PrivateFeatures::RING_TAGGED) {
+        RingFormat::Tagged
+    } else if features.virtio.contains(Features::RING_PACKED) {
         RingFormat::Packed
     } else {
         RingFormat::Split

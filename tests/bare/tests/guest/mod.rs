@@ -1,8 +1,7 @@
 //! The driver behind the C functions.
 
-use shmbus_ring::Buffer;
+use shmbus_ring::{Buffer, DESCRIPTOR_BYTES, RingFeatures};
 use shmbus_shm::{AddressSpace, Mapped, Window};
-use shmbus_virtio::Features;
 
 use crate::abi::{Area, Chain, FAULT, NO, Piece, Returned, Setup, YES};
 use crate::peers::our_queue::Lending;
@@ -37,14 +36,15 @@ impl Guest {
     /// A driver in memories that the driver, the device, and both write; nothing if the guest refuses it.
     pub fn open(
         size: u16,
-        features: Features,
+        features: impl Into<RingFeatures>,
         memories: &[Mapped; 3],
         buffers: Mapped,
     ) -> Option<Self> {
         let words = ring_storage_bytes(size).div_ceil(size_of::<u128>());
         let storage: &'static mut [u128] = vec![0; words].leak();
         let [driver, device, common] = memories.each_ref().map(area);
-        let [features, _] = features.to_words();
+        let RingFeatures { virtio, private } = features.into();
+        let [features, _] = virtio.to_words();
         let setup = Setup {
             storage: Area {
                 start: storage.as_mut_ptr().cast(),
@@ -54,6 +54,7 @@ impl Guest {
             device,
             common,
             features,
+            private: private.bits(),
             size,
         };
         // SAFETY: the storage stays for ever and is the driver's; the memories are kept below.
@@ -104,11 +105,7 @@ impl Lending for Guest {
         cookie: u64,
     ) -> bool {
         let pieces: Vec<_> = readable.iter().chain(writable).map(piece).collect();
-        let table_bytes = if table.is_some() {
-            16 * pieces.len()
-        } else {
-            0
-        };
+        let table_bytes = table.map_or(0, |_| DESCRIPTOR_BYTES * pieces.len());
         let table_address = table.unwrap_or_default();
         let window = self.buffers.narrow(table_address as usize, table_bytes);
         let chain = Chain {
