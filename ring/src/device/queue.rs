@@ -24,6 +24,24 @@ use crate::state::{DeviceState, DeviceStateWriter, SavedChain, SavedDevice, Stat
 /// What the driver wrote is read once and checked. A wrong index or a malformed chain is latched as a
 /// [`DeviceFault`]: the queue stops until [`reset`](Self::reset); the chain was not taken, so nothing is lost.
 ///
+/// # Work
+///
+/// Whatever the driver does, a call accesses the ring's memory so often at most, in every format:
+///
+/// | call | loads | stores |
+/// | --- | --- | --- |
+/// | [`poll`](Self::poll) | 1 | |
+/// | [`take`](Self::take) | 2n + 1 | 1 |
+/// | [`complete`](Self::complete) | | 2 |
+/// | [`publish`](Self::publish) | 2 | 2b + 1 |
+/// | [`enable_notifications`](Self::enable_notifications) | 1 | 1 |
+/// | [`disable_notifications`](Self::disable_notifications) | | 1 |
+///
+/// n is how many descriptors the chain has. That is no more than the queue's size and the length of the scratch memory
+/// allow; one more is looked at before a longer chain is refused. Of an indirect table 16 descriptors are copied at a
+/// time, and that n times at most: 256n bytes. b is how many chains are shown. The private record is looked at as
+/// often, and nothing is retried. Only [`new`](Self::new) and [`reset`](Self::reset) look at all of it.
+///
 /// `F` is the ring format, `S` the storage: an array, a slice or a vector of at least as many slots as the queue has
 /// entries.
 pub struct DeviceQueue<F, S> {

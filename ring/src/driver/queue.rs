@@ -32,6 +32,23 @@ pub struct Used<T> {
 /// a buffer, an index, a request. The device's answers are checked against a private record of what was lent. A wrong
 /// one is latched as a [`DriverFault`]: the queue stops until [`reset`](Self::reset).
 ///
+/// # Work
+///
+/// Whatever the device does, a call accesses the ring's memory so often at most, in every format:
+///
+/// | call | loads | stores |
+/// | --- | --- | --- |
+/// | [`add`](Self::add), a chain of n descriptors | | 2n + 1 |
+/// | [`add_indirect`](Self::add_indirect), n descriptors | | 3, and 16n bytes of the table |
+/// | [`publish`](Self::publish) | 1 | 1 |
+/// | [`poll`](Self::poll) | 1 | |
+/// | [`take`](Self::take) | 2 | 1 |
+/// | [`enable_notifications`](Self::enable_notifications) | 1 | 1 |
+/// | [`disable_notifications`](Self::disable_notifications) | | 1 |
+///
+/// With `VIRTIO_F_IN_ORDER`, only the first `take` of a batch loads anything. Nothing is retried. Only
+/// [`new`](Self::new) and [`reset`](Self::reset) take time in proportion to the queue's size.
+///
 /// `F` is the ring format, `S` the storage: an array, a slice or a vector of at least as many slots as the queue has
 /// entries.
 pub struct DriverQueue<F, T, S> {

@@ -20,6 +20,19 @@ pub trait Probe: Clone {
     }
 }
 
+/// Both, the first one first; a store must pass both.
+impl<A: Probe, B: Probe> Probe for (A, B) {
+    fn load(&self, offset: usize, bytes: usize, value: u64) -> u64 {
+        let value = self.0.load(offset, bytes, value);
+        self.1.load(offset, bytes, value)
+    }
+
+    fn store(&self, offset: usize, bytes: usize, value: u64) -> bool {
+        let passes = self.0.store(offset, bytes, value);
+        self.1.store(offset, bytes, value) && passes
+    }
+}
+
 /// A window whose every load and store goes through a [`Probe`]. Bulk copies count as one access a word or byte.
 #[derive(Clone, Debug)]
 pub struct Probed<W, P> {
