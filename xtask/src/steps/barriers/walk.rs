@@ -119,11 +119,16 @@ fn private_after(instruction: &Instruction, private: u32) -> u32 {
     let operands = &instruction.operands;
     let written = operands.iter().take(written).filter_map(|o| register(o));
     let written = written.fold(0, |all, register| all | register);
-    let copies = matches!(mnemonic, "mov" | "add")
-        && operands
-            .get(1)
-            .and_then(|from| register(from))
-            .is_some_and(|from| private & from != 0);
+    let is_private = |operand: usize| {
+        let from = operands.get(operand).and_then(|from| register(from));
+        from.is_some_and(|from| private & from != 0)
+    };
+    let copies = match mnemonic {
+        "mov" | "add" => is_private(1),
+        // One of two addresses, by a condition.
+        "csel" => is_private(1) && is_private(2),
+        _ => false,
+    };
     if copies {
         private | written
     } else {
@@ -162,6 +167,19 @@ mod tests {
             publish("dmb osh\nldrh w3, [x1]\nret").is_err(),
             "no publication"
         );
+    }
+
+    /// A private field may be chosen by a condition; an address that may be shared is not private.
+    #[test]
+    fn an_address_that_is_chosen_is_private_if_both_are() {
+        let chosen = |other: &str| {
+            format!(
+                "ldr x1, [x0, #8]\nadd x2, x0, #8\ncsel x3, {other}, x2, eq\ndmb osh\n\
+                strh w2, [x1]\nldr w4, [x3]\ndmb osh\nldrh w3, [x1, #8]\nret"
+            )
+        };
+        assert_eq!(publish(&chosen("x0")), Ok(()));
+        assert_ne!(publish(&chosen("x1")), Ok(()));
     }
 
     #[test]
