@@ -2,6 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmbus_fuzz::ring::{DeviceInput, Packed, device_side};
+use shmbus_fuzz::ring::{DeviceInput, Packed, PackedInOrder, device_side};
 
-fuzz_target!(|input: DeviceInput| device_side::<Packed>(&input));
+fuzz_target!(|input: DeviceInput| {
+    if input.setting.in_order {
+        device_side::<PackedInOrder>(&input);
+    } else {
+        device_side::<Packed>(&input);
+    }
+});

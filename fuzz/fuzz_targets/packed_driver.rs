@@ -2,6 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmbus_fuzz::ring::{DriverInput, Packed, driver_side};
+use shmbus_fuzz::ring::{DriverInput, Packed, PackedInOrder, driver_side};
 
-fuzz_target!(|input: DriverInput| driver_side::<Packed>(&input));
+fuzz_target!(|input: DriverInput| {
+    if input.setting.in_order {
+        driver_side::<PackedInOrder>(&input);
+    } else {
+        driver_side::<Packed>(&input);
+    }
+});

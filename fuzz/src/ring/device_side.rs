@@ -39,7 +39,9 @@ enum Step {
     TakeBack,
     DriverNotifications(Option<u8>),
     Tamper(Tampering),
-    Poll,
+    Poll {
+        spinning: bool,
+    },
     /// The device takes so many chains at most.
     Take(u8),
     /// It takes one, and has little scratch memory.
@@ -65,7 +67,9 @@ impl<'a> Arbitrary<'a> for Step {
             6 => Self::TakeBack,
             7 => Self::DriverNotifications(bytes.arbitrary()?),
             8..=11 => Self::Tamper(bytes.arbitrary()?),
-            12 | 13 => Self::Poll,
+            12 | 13 => Self::Poll {
+                spinning: bytes.arbitrary()?,
+            },
             14 | 15 => Self::Take(bytes.arbitrary()?),
             16 => Self::TakeShort(bytes.arbitrary()?),
             17 => Self::Complete(bytes.arbitrary()?, bytes.arbitrary()?),
@@ -113,17 +117,16 @@ struct Run<F: Format> {
 pub fn device_side<F: Format>(input: &DeviceInput) {
     let setting = input.setting;
     let memory = Memory::<F>::new(setting);
-    let features = setting.features::<F>();
     let position = F::Placement::position(setting);
-    let driver = F::driver(memory.honest_areas(), features);
-    let device = F::device(memory.spoilt_areas(), features);
+    let driver = F::driver(memory.honest_areas(), setting);
+    let device = F::device(memory.spoilt_areas(), setting);
     let mut run = Run {
         driver: DriverQueue::with_heap_at(driver, position).expect("the ring has it"),
         device: DeviceQueue::with_heap_at(device, position).expect("the ring has it"),
         free: (0..MOST_ENTRIES).collect(),
         space: memory.spoilt_space(),
         memory,
-        indirect: features.indirect(),
+        indirect: setting.features::<F>().indirect(),
         size: F::Placement::size(setting),
         taken: Vec::new(),
         failed: 0,
@@ -152,7 +155,7 @@ impl<F: Format> Run<F> {
                 let _ = self.driver.enable_notifications_after(count.into());
             }
             Step::Tamper(tampering) => self.memory.tamper(tampering),
-            Step::Poll => self.poll(),
+            Step::Poll { spinning } => self.poll(spinning),
             Step::Take(most) => {
                 for _ in 0..most % (MOST_ENTRIES + 2) {
                     self.take(MOST_ENTRIES.into());
@@ -207,8 +210,13 @@ impl<F: Format> Run<F> {
         }
     }
 
-    fn poll(&mut self) {
-        let found = self.device.poll().unwrap_or(0);
+    fn poll(&mut self, spinning: bool) {
+        let found = if spinning {
+            self.device.poll_spinning()
+        } else {
+            self.device.poll()
+        };
+        let found = found.unwrap_or(0);
         assert!(found <= self.size);
         self.batch = if F::COUNTS || found == 0 {
             found
@@ -273,7 +281,7 @@ impl<F: Format> Run<F> {
 
     fn round(&mut self, which: u8) {
         let _ = self.driver.publish();
-        self.poll();
+        self.poll(false);
         for _ in 0..=self.size {
             self.take(MOST_ENTRIES.into());
         }
@@ -313,6 +321,7 @@ impl<F: Format> Run<F> {
     fn check(&mut self) {
         let in_flight = self.taken.len() + self.failed;
         assert_eq!(usize::from(self.device.positions().in_flight), in_flight);
+        assert!(in_flight <= self.size.into());
         if let Some(fault) = self.device.fault() {
             assert!(self.spoilt, "{fault}, and the driver was honest");
             assert_eq!(self.device.poll(), Err(fault));

@@ -46,7 +46,9 @@ enum Step {
     Round(u8),
     DeviceNotifications(bool),
     Tamper(Tampering),
-    Poll,
+    Poll {
+        spinning: bool,
+    },
     /// The driver takes back so many chains at most.
     TakeBack(u8),
     Notifications(Option<u8>),
@@ -67,7 +69,9 @@ impl<'a> Arbitrary<'a> for Step {
             12 => Self::Round(bytes.arbitrary()?),
             13 => Self::DeviceNotifications(bytes.arbitrary()?),
             14..=16 => Self::Tamper(bytes.arbitrary()?),
-            17 | 18 => Self::Poll,
+            17 | 18 => Self::Poll {
+                spinning: bytes.arbitrary()?,
+            },
             19 | 20 => Self::TakeBack(bytes.arbitrary()?),
             21 => Self::Notifications(bytes.arbitrary()?),
             22 => Self::Remap,
@@ -96,7 +100,8 @@ struct Run<F: Format> {
     driver: DriverQueue<F::Driver, Lent, Vec<DriverSlot<Lent>>>,
     device: DeviceQueue<F::Device, Vec<DeviceSlot>>,
     indirect: bool,
-    size: u16,
+    /// How many descriptors may be lent.
+    capacity: u16,
     /// The numbers of the chains that are lent, oldest first.
     lent: VecDeque<u32>,
     /// How many chains were ever added, and were when the driver published last.
@@ -124,16 +129,17 @@ struct Run<F: Format> {
 pub fn driver_side<F: Format>(input: &DriverInput) {
     let setting = input.setting;
     let memory = Memory::<F>::new(setting);
-    let features = setting.features::<F>();
     let position = F::Placement::position(setting);
-    let driver = F::driver(memory.spoilt_areas(), features);
-    let device = F::device(memory.honest_areas(), features);
+    let driver = F::driver(memory.spoilt_areas(), setting);
+    let device = F::device(memory.honest_areas(), setting);
+    let driver = DriverQueue::with_heap_at(driver, position).expect("the ring has it");
+    let capacity = driver.capacity();
     let mut run = Run {
-        driver: DriverQueue::with_heap_at(driver, position).expect("the ring has it"),
+        driver,
         device: DeviceQueue::with_heap_at(device, position).expect("the ring has it"),
         memory,
-        indirect: features.indirect(),
-        size: F::Placement::size(setting),
+        indirect: setting.features::<F>().indirect(),
+        capacity,
         lent: VecDeque::new(),
         added: 0,
         published: 0,
@@ -170,7 +176,7 @@ impl<F: Format> Run<F> {
                 let _ = self.device.enable_notifications();
             }
             Step::Tamper(tampering) => self.memory.tamper(tampering),
-            Step::Poll => self.poll(),
+            Step::Poll { spinning } => self.poll(spinning),
             Step::TakeBack(most) => {
                 for _ in 0..most % (MOST_ENTRIES + 2) {
                     self.take_back();
@@ -220,10 +226,10 @@ impl<F: Format> Run<F> {
                 assert_eq!(cookie.number, number, "another chain's cookie");
                 match reason {
                     AddError::Empty => assert_eq!(needed, 0),
-                    AddError::TooManyDescriptors { .. } => assert!(needed > self.size.into()),
+                    AddError::TooManyDescriptors { .. } => assert!(needed > self.capacity.into()),
                     AddError::IndirectNotNegotiated => assert!(indirect && !self.indirect),
                     AddError::Full { .. } => {
-                        assert!(self.descriptors + descriptors > self.size);
+                        assert!(self.descriptors + descriptors > self.capacity);
                     }
                     AddError::Faulted(fault) => assert_eq!(self.driver.fault(), Some(fault)),
                     other => panic!("{other}"),
@@ -263,8 +269,13 @@ impl<F: Format> Run<F> {
         }
     }
 
-    fn poll(&mut self) {
-        let found = self.driver.poll().unwrap_or(0);
+    fn poll(&mut self, spinning: bool) {
+        let found = if spinning {
+            self.driver.poll_spinning()
+        } else {
+            self.driver.poll()
+        };
+        let found = found.unwrap_or(0);
         let in_flight = self.driver.positions().in_flight;
         assert!(found <= in_flight);
         self.batch = if F::COUNTS || found == 0 {
@@ -286,8 +297,8 @@ impl<F: Format> Run<F> {
     fn round(&mut self, which: u8) {
         self.publish();
         self.serve(which, None);
-        self.poll();
-        for _ in 0..=self.size {
+        self.poll(false);
+        for _ in 0..=self.capacity {
             self.take_back();
         }
         let lent = self.lent.len();
@@ -341,7 +352,7 @@ impl<F: Format> Run<F> {
             usize::from(self.driver.positions().in_flight),
             self.lent.len()
         );
-        assert_eq!(self.driver.free(), self.size - self.descriptors);
+        assert_eq!(self.driver.free(), self.capacity - self.descriptors);
         if let Some(fault) = self.driver.fault() {
             assert!(self.spoilt, "{fault}, and the device was honest");
             assert_eq!(self.driver.poll(), Err(fault));

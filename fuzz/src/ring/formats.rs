@@ -1,6 +1,6 @@
 //! The ring formats, as far as the targets have to tell them apart.
 
-use shmbus_ring::{DeviceFormat, DriverFormat, RingFeatures, packed, split};
+use shmbus_ring::{DeviceFormat, DriverFormat, packed, split, tagged};
 use shmbus_shm::Window;
 use shmbus_virtio::{Features, PrivateFeatures};
 
@@ -46,10 +46,10 @@ pub trait Format {
     const COUNTS: bool;
 
     /// The driver side over its areas.
-    fn driver(areas: Areas<Self>, features: RingFeatures) -> Self::Driver;
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver;
 
     /// The device side over its areas.
-    fn device(areas: Areas<Self>, features: RingFeatures) -> Self::Device;
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device;
 }
 
 /// A format's areas.
@@ -108,12 +108,14 @@ impl Format for Split {
     const IN_ORDER: bool = false;
     const COUNTS: bool = true;
 
-    fn driver(areas: Areas<Self>, features: RingFeatures) -> Self::Driver {
-        split::DriverRing::new(areas, features).expect("the features are implemented")
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver {
+        split::DriverRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 
-    fn device(areas: Areas<Self>, features: RingFeatures) -> Self::Device {
-        split::DeviceRing::new(areas, features).expect("the features are implemented")
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device {
+        split::DeviceRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 }
 
@@ -132,12 +134,14 @@ impl Format for SplitInOrder {
     const IN_ORDER: bool = true;
     const COUNTS: bool = true;
 
-    fn driver(areas: Areas<Self>, features: RingFeatures) -> Self::Driver {
-        split::InOrderDriverRing::new(areas, features).expect("the features are implemented")
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver {
+        split::InOrderDriverRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 
-    fn device(areas: Areas<Self>, features: RingFeatures) -> Self::Device {
-        split::InOrderDeviceRing::new(areas, features).expect("the features are implemented")
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device {
+        split::InOrderDeviceRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 }
 
@@ -187,11 +191,101 @@ impl Format for Packed {
     const IN_ORDER: bool = false;
     const COUNTS: bool = false;
 
-    fn driver(areas: Areas<Self>, features: RingFeatures) -> Self::Driver {
-        packed::DriverRing::new(areas, features).expect("the features are implemented")
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver {
+        packed::DriverRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 
-    fn device(areas: Areas<Self>, features: RingFeatures) -> Self::Device {
-        packed::DeviceRing::new(areas, features).expect("the features are implemented")
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device {
+        packed::DeviceRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
+    }
+}
+
+/// The packed ring whose chains come back in order.
+#[derive(Debug)]
+pub enum PackedInOrder {}
+
+impl Format for PackedInOrder {
+    type Placement = PackedPlacement;
+    type Driver = packed::InOrderDriverRing<Spoilt>;
+    type Device = packed::InOrderDeviceRing<Spoilt>;
+
+    const REQUIRED: Features = Packed::REQUIRED.union(Features::IN_ORDER);
+    const OPTIONAL: Features = EVERYWHERE;
+    const PRIVATE: PrivateFeatures = HALVES;
+    const IN_ORDER: bool = true;
+    const COUNTS: bool = false;
+
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver {
+        packed::InOrderDriverRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
+    }
+
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device {
+        packed::InOrderDeviceRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
+    }
+}
+
+/// One ring, and both sides' wishes behind it.
+#[derive(Debug)]
+pub enum TaggedPlacement {}
+
+impl TaggedPlacement {
+    fn layout(setting: Setting) -> tagged::Layout {
+        tagged::Layout::new(Self::size(setting)).expect("a power of two")
+    }
+}
+
+impl Placement for TaggedPlacement {
+    type Areas = tagged::Areas<Spoilt>;
+
+    fn size(setting: Setting) -> u16 {
+        2 << (setting.size % MOST_ENTRIES.ilog2() as u8)
+    }
+
+    fn position(setting: Setting) -> u16 {
+        setting.position
+    }
+
+    fn bytes(setting: Setting) -> usize {
+        Self::layout(setting).bytes()
+    }
+
+    fn areas(setting: Setting, memory: &Spoilt) -> Self::Areas {
+        tagged::Areas::in_memory(Self::layout(setting), memory)
+            .expect("the layout fits its own memory")
+    }
+}
+
+/// The tagged ring.
+#[derive(Debug)]
+pub enum Tagged {}
+
+impl Format for Tagged {
+    type Placement = TaggedPlacement;
+    type Driver = tagged::DriverRing<Spoilt>;
+    type Device = tagged::DeviceRing<Spoilt>;
+
+    const REQUIRED: Features = Features::empty();
+    const OPTIONAL: Features = EVERYWHERE;
+    const PRIVATE: PrivateFeatures = HALVES;
+    const IN_ORDER: bool = false;
+    const COUNTS: bool = false;
+
+    fn driver(areas: Areas<Self>, setting: Setting) -> Self::Driver {
+        let ring = tagged::DriverRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented");
+        if setting.halves {
+            ring.with_half_distance()
+        } else {
+            ring
+        }
+    }
+
+    fn device(areas: Areas<Self>, setting: Setting) -> Self::Device {
+        tagged::DeviceRing::new(areas, setting.features::<Self>())
+            .expect("the features are implemented")
     }
 }

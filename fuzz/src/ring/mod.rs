@@ -14,5 +14,5 @@ mod setting;
 
 pub use device_side::{DeviceInput, device_side};
 pub use driver_side::{DriverInput, driver_side};
-pub use formats::{Format, Packed, Placement, Split, SplitInOrder};
+pub use formats::{Format, Packed, PackedInOrder, Placement, Split, SplitInOrder, Tagged};
 pub use setting::Setting;

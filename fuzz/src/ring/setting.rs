@@ -18,7 +18,7 @@ pub struct Setting {
     pub(super) honest: bool,
     pub(super) size: u8,
     pub(super) position: u16,
-    /// The split ring's used elements are accessed as halves.
+    /// The split ring's used elements are accessed as halves; of the tagged ring's entries half are used.
     pub(super) halves: bool,
     virtio: u8,
     private: u8,
