@@ -40,7 +40,7 @@ pub struct Used<T> {
 /// | --- | --- | --- |
 /// | [`add`](Self::add), a chain of n descriptors | | 2n + 1 |
 /// | [`add_indirect`](Self::add_indirect), n descriptors | | 3, and 16n bytes of the table |
-/// | [`publish`](Self::publish) | 1 | 1 |
+/// | [`publish`](Self::publish) | 1 | 2 |
 /// | [`poll`](Self::poll) | 1 | |
 /// | [`take`](Self::take) | 2 | 1 |
 /// | [`enable_notifications`](Self::enable_notifications) | 1 | 1 |
