@@ -123,7 +123,9 @@ fn framing_does_not_matter<D: DriverFormat, V: DeviceFormat>(
     let space = OffsetSpace::new(Probed::new(memory.clone(), stores.clone()));
     let mut segments = [Buffer::default(); SIZE as usize];
     let table = Bytes::new(&memory, 512, 256).unwrap();
-    for readable in cuts(0, REQUEST.len() as u32) {
+    // Under Miri some of the ways will do.
+    let some = if cfg!(miri) { 5 } else { 1 };
+    for readable in cuts(0, REQUEST.len() as u32).step_by(some) {
         let mut from = &REQUEST[..];
         for buffer in &readable {
             let (piece, rest) = from.split_at(buffer.len as usize);
@@ -132,7 +134,7 @@ fn framing_does_not_matter<D: DriverFormat, V: DeviceFormat>(
                 .copy_from(0, piece);
             from = rest;
         }
-        for (round, writable) in (0..).zip(cuts(64, ANSWER.len() as u32)) {
+        for (round, writable) in (0..).zip(cuts(64, ANSWER.len() as u32).step_by(some)) {
             if round % 2 == 0 {
                 driver.add(&readable, &writable, round).unwrap();
             } else {

@@ -280,8 +280,9 @@ mod tests {
     #[test]
     fn used_elements_are_words_where_the_address_allows_it() {
         let layout = Layout::new(4).unwrap();
-        let memory = heap(64);
-        let at_4 = memory.narrow(4, 60).unwrap();
+        // A memory each: no place is accessed at two widths.
+        let [memory, other] = [64, 64].map(heap);
+        let at_4 = other.narrow(4, 60).unwrap();
         let words = UsedElements::new(layout, &at_4).unwrap();
         assert!(matches!(words, UsedElements::Words(_)));
         let halves = UsedElements::new(layout, &memory).unwrap();
