@@ -1,5 +1,7 @@
 //! Ratios to the peers, with their bounds: one JSON object a line. Rings have a benchmark of their own, `rings`.
 
+#[path = "contenders/positions.rs"]
+mod positions;
 #[path = "contenders/tables.rs"]
 mod tables;
 
@@ -15,7 +17,10 @@ const REPETITIONS: usize = 60;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let all = tables::all();
+    let all: Vec<_> = [tables::all(), positions::all()]
+        .into_iter()
+        .flatten()
+        .collect();
     let result = if let [flag, name, repetitions] = arguments.as_slice()
         && flag == "--one-process"
     {

@@ -1,6 +1,8 @@
 //! Each contender by itself, under criterion: for following a figure over time. For comparing with a peer, `ratios` and
 //! `rings`.
 
+#[path = "contenders/positions.rs"]
+mod positions;
 #[path = "contenders/rings/mod.rs"]
 mod rings;
 #[path = "contenders/tables.rs"]
@@ -11,7 +13,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn all(criterion: &mut Criterion) {
-    for comparison in rings::all().into_iter().chain(tables::all()) {
+    let all = [rings::all(), tables::all(), positions::all()];
+    for comparison in all.into_iter().flatten() {
         let contenders = match (comparison.set_up)() {
             Ok(contenders) => contenders,
             Err(error) => {
