@@ -111,6 +111,7 @@ impl<W: Window> RingStates<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use shmbus_shm::RingFormat;
 
     fn state(kind: RingKind, size: u16, available: u16, used: u16) -> RingState {
@@ -166,6 +167,41 @@ mod tests {
         assert_eq!(refused(1, 1), 1, "the available position");
         assert_eq!(refused(1, 1 << 16), 1, "the used position");
         assert_eq!(refused(1, 7 << 32), 1, "in flight");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Words that a guest wrote: what is taken for a state is one, and two of them have a lag or none.
+        #[test]
+        fn any_words_are_a_state_or_are_refused(
+            sizes in [prop_oneof![1..5_u64, any::<u64>()], prop_oneof![1..5_u64, any::<u64>()]],
+            kinds in [0..4_u64, 0..4_u64],
+            positions in any::<[u64; 2]>(),
+            small: bool,
+        ) {
+            let mut states = Vec::new();
+            for ((size, kind), mut places) in sizes.into_iter().zip(kinds).zip(positions) {
+                if small {
+                    places &= 0x0003_8003_8003;
+                }
+                let Ok(state) = RingState::decode(&[size | kind << KIND_SHIFT, places]) else {
+                    continue;
+                };
+                prop_assert_eq!(RingState::decode(&words(state)), Ok(state));
+                prop_assert!(state.positions.in_flight <= state.size && state.size > 0);
+                states.push(state);
+            }
+            if let [driver, device] = states[..] {
+                let Lag { available, used } = RingState::lag(&driver, &device).unwrap_or_default();
+                let most = driver.size;
+                prop_assert!(available.is_none_or(|lag| lag <= most));
+                prop_assert!(used.is_none_or(|lag| lag <= most));
+            }
+        }
     }
 
     #[test]

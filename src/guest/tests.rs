@@ -51,3 +51,38 @@ fn a_device_whose_driver_broke_the_rules_can_be_reset_and_used_again() {
     drop(stopper);
     host.join().unwrap().unwrap();
 }
+
+/// An inspector sees the others, and the guest too, but for what it spoiled.
+#[test]
+fn a_guest_that_spoils_its_own_tables_blinds_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    let mut bus = Bus::builder()
+        .device(NetDevice::new(1500).unwrap())
+        .listen(&path)
+        .unwrap();
+    let (stop, stopper) = std::io::pipe().unwrap();
+    let host = std::thread::spawn(move || bus.run(stop));
+    let guest = Guest::connect(&path, "clumsy", TIMEOUT).unwrap();
+    let honest = Guest::connect(&path, "honest", TIMEOUT).unwrap();
+    let (_, drivers) = guest
+        .regions
+        .own(crate::control::role::DRIVER_TABLE)
+        .unwrap();
+    let regions = guest.regions(0);
+    for table in [drivers, regions.get(role::DRIVER_POSITIONS).unwrap()] {
+        let magic = Field::<u64, _>::new(table, 0).unwrap();
+        magic.store(7, Relaxed);
+    }
+    let view = crate::inspect::look(&path).unwrap();
+    for guest in &view.guests {
+        assert_eq!(guest.devices.len(), 1, "{guest:?}");
+        assert_eq!(guest.rings.len(), 2, "{guest:?}");
+        assert_eq!(guest.rings[0].driver_positions, None);
+    }
+    assert_eq!(view.guests.len(), 2);
+    guest.leave();
+    honest.leave();
+    drop(stopper);
+    host.join().unwrap().unwrap();
+}

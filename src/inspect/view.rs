@@ -160,7 +160,9 @@ fn clocks(window: &Mapped) -> Vec<ClockView> {
 impl GuestView {
     pub(super) fn new(session: u32, name: &str, regions: &RegionSet) -> Result<Self, InspectError> {
         let mut offers = attach_table::<DeviceOffer>(&regions.own(role::DEVICE_TABLE)?.1)?;
-        let mut drivers = attach_table::<DriverState>(&regions.own(role::DRIVER_TABLE)?.1)?;
+        // The guest's own: whatever it made of it, the rest can be seen.
+        let drivers = &regions.own(role::DRIVER_TABLE)?.1;
+        let mut drivers = attach_table::<DriverState>(drivers).ok();
         let mut view = Self {
             session,
             name: name.to_owned(),
@@ -172,8 +174,8 @@ impl GuestView {
         for device in 0..offers.table().layout().slots() {
             let (offer, _) = offers.read(device)?;
             // A driver that never said anything accepted nothing.
-            let accepted = drivers.read(device).map(|(state, _)| state);
-            let accepted = accepted.unwrap_or_default();
+            let accepted = drivers.as_mut().and_then(|table| table.read(device).ok());
+            let accepted = accepted.map(|(state, _)| state).unwrap_or_default();
             view.devices.push(GuestDeviceView {
                 device,
                 kind: offer.id.to_string(),

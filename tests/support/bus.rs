@@ -96,11 +96,11 @@ impl Bus {
         host
     }
 
-    /// Ends the host by a signal, and starts another at the same place.
-    pub(crate) fn restart_host(&mut self, signal: Signal) -> Finished {
+    /// Ends the host by a signal, and starts another at the same place, with rings of a format.
+    pub(crate) fn restart_host(&mut self, signal: Signal, format: &str) -> Finished {
         self.host.signal(signal);
         let finished = self.host.wait();
-        self.host = Self::host(&self.socket, "net", &[]);
+        self.host = Self::host(&self.socket, &format!("net,ring={format}"), &[]);
         finished
     }
 
