@@ -28,6 +28,12 @@ impl Kept {
         self.get().wrapping_sub(earlier.get())
     }
 
+    /// The count that is `by` more, and wraps.
+    #[inline(always)]
+    pub(crate) const fn after(self, by: u16) -> Self {
+        Self(self.0.wrapping_add(by as u32))
+    }
+
     /// Counts one more, and wraps.
     #[inline(always)]
     pub(crate) const fn step(&mut self) {

@@ -58,7 +58,7 @@ fn device_survives<D: DriverFormat, V: DeviceFormat>(
     let space = OffsetSpace::new(Probed::new(heap(4096), liar.clone()));
     let mut segments = [Buffer::default(); SIZE as usize];
     let mut faults = 0;
-    for _ in 0..rounds {
+    for round in 0..rounds {
         while driver
             .add(&[Buffer::new(0, 8)], &[Buffer::new(64, 8)], ())
             .is_ok()
@@ -70,7 +70,11 @@ fn device_survives<D: DriverFormat, V: DeviceFormat>(
             assert!(now - before <= most, "{} loads", now - before);
             before = now;
         };
-        let _ = device.poll();
+        let _ = if round % 2 == 0 {
+            device.poll()
+        } else {
+            device.poll_spinning()
+        };
         check(1);
         let mut taken = 0;
         while let Ok(Some(chain)) = device.take(&space, &mut segments) {
@@ -125,7 +129,7 @@ fn driver_survives<D: DriverFormat, V: DeviceFormat>(
     let mut lent = Vec::new();
     let mut number = 0_u64;
     let mut faults = 0;
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let before = liar.counting.loads();
         while driver
             .add(&[Buffer::new(0, 1)], &[Buffer::new(0, 8)], number)
@@ -143,7 +147,11 @@ fn driver_survives<D: DriverFormat, V: DeviceFormat>(
             let _ = device.publish();
         }
         let before = liar.counting.loads();
-        let _ = driver.poll();
+        let _ = if round % 2 == 0 {
+            driver.poll()
+        } else {
+            driver.poll_spinning()
+        };
         let mut returned = 0;
         while let Ok(Some(used)) = driver.take() {
             let at = lent.iter().position(|lent| *lent == used.cookie);

@@ -178,6 +178,14 @@ impl<W: Window> Descriptors<W> {
         state.is_used(at).then_some(state)
     }
 
+    /// The first state of the chain at `at`, if it is available.
+    #[inline(always)]
+    pub(super) fn load_available(&self, at: Cursor) -> Option<State> {
+        // Acquire: the address, the rest of the chain and the buffers' bytes come with the first state.
+        let first = self.load_state(at, Acquire);
+        first.is_available(at).then_some(first)
+    }
+
     #[inline(always)]
     pub(super) fn load_address(&self, at: Cursor) -> u64 {
         self.words.load(usize::from(at.offset()), ADDRESS, Relaxed)

@@ -1,6 +1,6 @@
 //! The device side of the packed ring.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use shmbus_shm::{AddressSpace, Field, Notify, Window};
 
@@ -20,6 +20,7 @@ use crate::fault::{ChainError, DeviceFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::kept::Kept;
 use crate::kind::RingKind;
+use crate::look_ahead::LookAhead;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, StateError};
 use crate::suppression::Suppression;
@@ -54,6 +55,7 @@ pub struct DeviceRingIn<W, O> {
     next: Cursor,
     /// How many more chains the batch may have that the last poll began.
     credit: Kept,
+    look_ahead: LookAhead,
     /// How many descriptors were taken since the start.
     taken: u64,
     used: Unpublished,
@@ -106,6 +108,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
             order: O::default(),
             next: Cursor::ORIGIN,
             credit: Kept::default(),
+            look_ahead: LookAhead::new(areas.size),
             taken: 0,
             used: Unpublished::starting_at(Cursor::ORIGIN),
             wish: Suppression::ENABLE,
@@ -115,9 +118,7 @@ impl<W: Window, O: DeviceOrder> DeviceRingIn<W, O> {
     /// The first state of the next chain, if it is there.
     #[inline(always)]
     fn look(&self) -> Option<State> {
-        // Acquire: the address, the rest of the chain and the buffers' bytes come with the first state.
-        let state = self.descriptors.load_state(self.next, Acquire);
-        state.is_available(self.next).then_some(state)
+        self.descriptors.load_available(self.next)
     }
 
     /// Reads a chain's descriptors, each once, into `segments`.
@@ -210,6 +211,7 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         self.taken = 0;
         self.used = Unpublished::starting_at(start);
         self.order.start(start);
+        self.look_ahead = LookAhead::new(self.size);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
     }
@@ -229,6 +231,18 @@ impl<W: Window, O: DeviceOrder> sealed::DeviceFormat for DeviceRingIn<W, O> {
         let found = self.look().is_some();
         self.credit = Kept::new(if found { self.size } else { 0 });
         Ok(u16::from(found))
+    }
+
+    #[inline]
+    fn poll_spinning(&mut self) -> Result<u16, DeviceFault> {
+        let (descriptors, next, size) = (&self.descriptors, self.next, self.size);
+        let found = self.look_ahead.look(self.taken as u16, size, |entry| {
+            descriptors
+                .load_available(next.forward(entry, size))
+                .is_some()
+        });
+        self.credit = Kept::new(if found == 1 { size } else { found });
+        Ok(found.min(1))
     }
 
     #[inline(always)]

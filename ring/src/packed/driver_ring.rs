@@ -18,6 +18,7 @@ use crate::fault::{DriverFault, SetupError};
 use crate::features::{RingFeatures, RingType};
 use crate::kept::Kept;
 use crate::kind::RingKind;
+use crate::look_ahead::LookAhead;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, StateError};
 use crate::suppression::Suppression;
@@ -58,6 +59,7 @@ pub struct DriverRingIn<W, O> {
     used: Cursor,
     /// Where the batch ends that the last poll began, as `taken` counts.
     batch_end: Kept,
+    look_ahead: LookAhead,
     /// What `own_wish` says, so that it is stored only when it changes.
     wish: Suppression,
 }
@@ -108,6 +110,7 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
             available: Unpublished::starting_at(Cursor::ORIGIN),
             used: Cursor::ORIGIN,
             batch_end: Kept::default(),
+            look_ahead: LookAhead::new(areas.size),
             wish: Suppression::ENABLE,
         })
     }
@@ -200,6 +203,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         self.available = Unpublished::starting_at(start);
         self.used = start;
         self.batch_end = self.taken;
+        self.look_ahead = LookAhead::new(self.size);
         self.wish = Suppression::ENABLE;
         self.own_wish.store(self.wish.to_word(), Relaxed);
         // Every descriptor as if it had been used one lap ago; zeros, for a ring that starts at its origin.
@@ -278,6 +282,24 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         }
         self.batch_end = if found > 0 { self.placed } else { self.taken };
         Ok(found)
+    }
+
+    #[inline]
+    fn poll_spinning(&mut self) -> Result<u16, DriverFault> {
+        let mut found = self.order.known();
+        if found == 0 && self.in_flight() > 0 {
+            let (descriptors, used, size) = (&self.descriptors, self.used, self.size);
+            let in_flight = self.in_flight();
+            found = self.look_ahead.look(self.taken.get(), in_flight, |entry| {
+                descriptors.load_used(used.forward(entry, size)).is_some()
+            });
+        }
+        self.batch_end = match found {
+            0 => self.taken,
+            1 => self.placed,
+            _ => self.taken.after(found),
+        };
+        Ok(found.min(1))
     }
 
     #[inline(always)]
