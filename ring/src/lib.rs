@@ -71,6 +71,7 @@ mod features;
 mod kept;
 mod kind;
 mod look_ahead;
+mod notification;
 pub mod packed;
 mod positions;
 pub mod record;
@@ -90,6 +91,7 @@ pub use fault::{
 pub use features::RingFeatures;
 pub use kind::RingKind;
 pub use look_ahead::PATIENCE;
+pub use notification::NotificationData;
 pub use positions::{Lag, Positions};
 pub use state::{
     ChainsInFlight, DeviceState, DriverState, LentChain, LentChains, STATE_VERSION, SavedChain,

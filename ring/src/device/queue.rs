@@ -12,6 +12,7 @@ use crate::fault::{
 };
 use crate::kept::Kept;
 use crate::kind::RingKind;
+use crate::notification::NotificationData;
 use crate::positions::Positions;
 use crate::state::{DeviceState, DeviceStateWriter, SavedChain, SavedDevice, StateError};
 
@@ -260,6 +261,15 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
             in_flight: self.in_flight.get(),
             ..self.ring.positions()
         }
+    }
+
+    /// How many entries a notification says are available and were not taken; `None` if no driver of this ring can have
+    /// come to where it says, or it is older than what was taken since. Nothing is looked at, and nothing changes: it is
+    /// a hint of how much there is, and [`poll`](Self::poll) tells what is true.
+    pub fn announced(&self, notification: NotificationData) -> Option<u16> {
+        let taken = self.ring.positions().available;
+        self.kind()
+            .entries_between(taken, notification.available, self.size())
     }
 
     /// Why the queue has stopped, if it has.

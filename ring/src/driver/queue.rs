@@ -10,6 +10,7 @@ use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, MAX_CHAIN_BYTES, describe};
 use crate::event::Recheck;
 use crate::fault::{AddError, DriverFault, Rejected, SetupError, check_storage};
 use crate::kind::RingKind;
+use crate::notification::NotificationData;
 use crate::positions::Positions;
 use crate::state::{DriverState, DriverStateWriter, SavedDriver, StateError};
 
@@ -300,6 +301,15 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// How far this side has come.
     pub fn positions(&self) -> Positions {
         self.ring.positions()
+    }
+
+    /// What to tell the device of with `VIRTIO_F_NOTIFICATION_DATA`, when [`publish`](Self::publish) says that it must
+    /// be told: `queue` is this queue's index, or what the device supplied in its place.
+    pub fn notification_data(&self, queue: u16) -> NotificationData {
+        NotificationData {
+            queue,
+            available: self.positions().available,
+        }
     }
 
     /// Why the queue has stopped, if it has.

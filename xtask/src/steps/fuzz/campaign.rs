@@ -107,8 +107,9 @@ impl Target {
             .args([format!("-artifact_prefix={}/", self.artifacts.display())])
             // Short runs have no time for inputs to grow bit by bit.
             .args(["-len_control=0"])
+            // It is there to end endless loops. Work is bounded by counting, and a busy machine must not fail a target.
+            .args(["-timeout=120"])
             .args([
-                "-timeout=10",
                 "-rss_limit_mb=2048",
                 "-print_final_stats=1",
                 "-verbosity=0",
