@@ -13,15 +13,48 @@ use crate::mapping::guest_window;
 /// IOMMU's permissions hold; otherwise they are guest-physical.
 ///
 /// Buffers are accessed through `VolatileSlice`, which marks what is written in the memory's dirty bitmap.
+///
+/// # Memory that is plugged in and out
+///
+/// vm-memory's guest memory never changes. It is replaced as a whole (`GuestMemoryAtomic`), and then the same guest
+/// addresses may lie at other addresses of this process. A space stays with the memory that it has until it is told to
+/// [`follow`](Self::follow). Its [`epoch`](Self::epoch) says how often it went on, so that whoever made windows of it
+/// finds out that theirs are of an older memory. In the thread that works on a device's queues, between two batches:
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use shmbus_shm::GuestSpace;
+/// # use vm_memory::{GuestAddress, GuestMemoryMmap};
+/// # let memory = |regions: &[_]| GuestMemoryMmap::<()>::from_ranges(regions).map(Arc::new);
+/// # let mut space = GuestSpace::new(memory(&[(GuestAddress(0), 4096)])?);
+/// # let plugged_in = memory(&[(GuestAddress(0), 4096), (GuestAddress(8192), 4096)])?;
+/// // With `GuestMemoryAtomic`: `atomic.memory().into_inner()`.
+/// if space.follow(plugged_in) {
+///     // For each queue: windows of the new memory, areas carved from them, and `rebind` with these.
+/// }
+/// # assert_eq!(space.epoch(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Nothing dangles meanwhile. A window keeps the memory mapped that it was made of, so the old mapping goes with the
+/// last queue that is rebound, and not before. What [`translate`](AddressSpace::translate) returned borrows the space,
+/// which cannot follow as long as it is used. A chain that was taken holds the guest's addresses, which mean the same
+/// in the new memory; if they are not there any more, it is refused as it would have been at first.
+///
+/// Until its queues are rebound a device works on the old mapping. That is the same memory where it is shared (a file,
+/// a memfd); where it is private to the mapping, replace it only while the device is stopped.
 #[derive(Debug)]
 pub struct GuestSpace<M> {
     memory: Arc<M>,
+    epoch: u64,
 }
 
+/// The copy stays with the memory that it has, as the original does.
 impl<M> Clone for GuestSpace<M> {
     fn clone(&self) -> Self {
         Self {
             memory: Arc::clone(&self.memory),
+            epoch: self.epoch,
         }
     }
 }
@@ -29,7 +62,24 @@ impl<M> Clone for GuestSpace<M> {
 impl<M: GuestMemory> GuestSpace<M> {
     /// The addresses of `memory`.
     pub fn new(memory: Arc<M>) -> Self {
-        Self { memory }
+        Self { memory, epoch: 0 }
+    }
+
+    /// Goes on with `memory`, which replaces the one before; answers whether it is another one at all. Windows made
+    /// before are then of the older one.
+    #[must_use = "windows of the memory before have to be made anew"]
+    pub fn follow(&mut self, memory: Arc<M>) -> bool {
+        if Arc::ptr_eq(&self.memory, &memory) {
+            return false;
+        }
+        self.memory = memory;
+        self.epoch += 1;
+        true
+    }
+
+    /// How often the memory was replaced.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The memory.
@@ -41,8 +91,8 @@ impl<M: GuestMemory> GuestSpace<M> {
     /// window keeps the guest memory mapped.
     ///
     /// Two things are its user's to do. Stores through the window are not marked in the dirty bitmap, but for
-    /// [`GuestSpace::mark_dirty`]. And when the IOMMU takes the mapping away, the window must be dropped. vm-memory's `xen` feature, with which memory is mapped
-    /// for each access, is not supported.
+    /// [`GuestSpace::mark_dirty`]. And when the IOMMU takes the mapping away, the window must be dropped. vm-memory's
+    /// `xen` feature, with which memory is mapped for each access, is not supported.
     ///
     /// # Errors
     ///
