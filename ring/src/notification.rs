@@ -1,7 +1,7 @@
 //! What an available buffer notification says.
 
-/// An available buffer notification with `VIRTIO_F_NOTIFICATION_DATA` (virtio 1.4, section 2.9): which queue, and how far
-/// its driver has come.
+/// An available buffer notification with `VIRTIO_F_NOTIFICATION_DATA` (virtio 1.4, section 2.9): which queue, and how
+/// far its driver has come.
 ///
 /// To the device it is a hint. The driver may write anything, notifications overtake one another, and the ring may
 /// have gone on since: what is there, only a look at the ring tells.

@@ -263,9 +263,9 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
         }
     }
 
-    /// How many entries a notification says are available and were not taken; `None` if no driver of this ring can have
-    /// come to where it says, or it is older than what was taken since. Nothing is looked at, and nothing changes: it is
-    /// a hint of how much there is, and [`poll`](Self::poll) tells what is true.
+    /// How many entries a notification says are available and were not taken; `None` if no driver of this ring can
+    /// have come to where it says, or it is older than what was taken since. Nothing is looked at, and nothing changes:
+    /// it is a hint of how much there is, and [`poll`](Self::poll) tells what is true.
     pub fn announced(&self, notification: NotificationData) -> Option<u16> {
         let taken = self.ring.positions().available;
         self.kind()
@@ -290,8 +290,9 @@ impl<F: DeviceFormat, S: AsMut<[DeviceSlot]>> DeviceQueue<F, S> {
     /// Goes on over the same memory, which this process now finds at other addresses: as after a hot-plug, when a
     /// virtual machine's memory is mapped anew. `areas` are carved from the new mapping. Chains in flight stay so.
     ///
-    /// The areas' windows keep the old mapping there until now, so it was never too late to come here; now they are let go
-    /// of, and nothing of this queue refers to it any more. The other side need not do the same, nor at the same time.
+    /// The areas' windows keep the old mapping there until now, so it was never too late to come here; now they are let
+    /// go of, and nothing of this queue refers to it any more. The other side need not do the same, nor at the same
+    /// time.
     ///
     /// # Errors
     ///

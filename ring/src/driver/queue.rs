@@ -334,8 +334,9 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// Goes on over the same memory, which this process now finds at other addresses: as after a hot-plug, when a
     /// virtual machine's memory is mapped anew. `areas` are carved from the new mapping. Chains in flight stay so.
     ///
-    /// The areas' windows keep the old mapping there until now, so it was never too late to come here; now they are let go
-    /// of, and nothing of this queue refers to it any more. The other side need not do the same, nor at the same time.
+    /// The areas' windows keep the old mapping there until now, so it was never too late to come here; now they are let
+    /// go of, and nothing of this queue refers to it any more. The other side need not do the same, nor at the same
+    /// time.
     ///
     /// # Errors
     ///
