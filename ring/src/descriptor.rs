@@ -126,6 +126,16 @@ impl UsedElement {
     }
 }
 
+/// The only buffer of a chain, with its flags: most chains have one, and need no loop.
+#[inline(always)]
+pub(crate) fn only_buffer(readable: &[Buffer], writable: &[Buffer]) -> Option<(Buffer, u16)> {
+    match (readable, writable) {
+        ([buffer], []) => Some((*buffer, 0)),
+        ([], [buffer]) => Some((*buffer, WRITE)),
+        _ => None,
+    }
+}
+
 /// A chain's descriptors as the driver writes them, but for `next`: readable buffers, then writable ones. Each comes
 /// with whether another follows.
 #[inline(always)]

@@ -106,7 +106,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     ///
     /// [`Rejected`] with the cookie: [`AddError::Full`] if there is no room now, and other reasons for chains that
     /// would never do.
-    #[inline]
+    #[inline(always)]
     pub fn add(
         &mut self,
         readable: &[Buffer],
@@ -175,7 +175,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// Makes all chains placed since the last call available, as [`publish`](Self::publish) does, to a device that looks
     /// by itself: whether it must be told is left open. That saves a full barrier, and a look at what the device asks
     /// for. The next `publish` answers for what was exposed before, too: a device that may sleep needs one, in the end.
-    #[inline]
+    #[inline(always)]
     pub fn expose(&mut self) {
         if self.fault.is_none() {
             self.published = self.placed;
@@ -190,7 +190,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// # Errors
     ///
     /// The latched [`DriverFault`].
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Result<u16, DriverFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -224,7 +224,7 @@ impl<F: DriverFormat, T, S: AsMut<[DriverSlot<T>]>> DriverQueue<F, T, S> {
     /// # Errors
     ///
     /// The latched [`DriverFault`]. The chain that is next then stays lent.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self) -> Result<Option<Used<T>>, DriverFault> {
         let slots = self.slots.as_mut();
         let (position, element) = match self.ring.peek_used(slots) {

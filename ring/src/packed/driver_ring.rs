@@ -225,7 +225,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn place<T>(
         &mut self,
         slots: &mut [DriverSlot<T>],
@@ -272,7 +272,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // What is added from now on waits for the next batch. Without a first chain there is none: whoever was told so
         // may go to sleep, and must not have missed one that came meanwhile.

@@ -8,7 +8,9 @@ use super::areas::{Areas, Available, Descriptors, Used};
 use super::driver_order::{AnyOrder, DriverOrder, Found, InOrder};
 use super::suppression::Wish;
 use super::{IN_ORDER, PLAIN};
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, UsedElement, describe};
+use crate::descriptor::{
+    Buffer, DESCRIPTOR_BYTES, Descriptor, INDIRECT, UsedElement, describe, only_buffer,
+};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::{Recheck, Untold};
 use crate::fault::{DriverFault, SetupError};
@@ -140,6 +142,17 @@ impl<W: Window, O: DriverOrder> DriverRingIn<W, O> {
         self.next_available = Kept::new(self.next_available.get().wrapping_add(1));
         head
     }
+
+    /// As [`DriverRing::place_chain`], for chains of more than one buffer.
+    #[inline]
+    fn place_many<T>(
+        &mut self,
+        slots: &mut [DriverSlot<T>],
+        readable: &[Buffer],
+        writable: &[Buffer],
+    ) -> u16 {
+        self.place_chain(slots, describe(readable, writable))
+    }
 }
 
 impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
@@ -187,14 +200,17 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn place<T>(
         &mut self,
         slots: &mut [DriverSlot<T>],
         readable: &[Buffer],
         writable: &[Buffer],
     ) -> u16 {
-        self.place_chain(slots, describe(readable, writable))
+        match only_buffer(readable, writable) {
+            Some(one) => self.place_chain(slots, core::iter::once(one)),
+            None => self.place_many(slots, readable, writable),
+        }
     }
 
     fn place_indirect<T>(&mut self, slots: &mut [DriverSlot<T>], table: Buffer) -> u16 {
@@ -240,7 +256,7 @@ impl<W: Window, O: DriverOrder> sealed::DriverFormat for DriverRingIn<W, O> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // Acquire: the used elements, and what the device wrote into buffers, come with the index.
         let found = self.used.idx.load(Acquire);

@@ -8,7 +8,9 @@ use super::PLAIN;
 use super::areas::{Areas, Descriptors};
 use super::label::Label;
 use super::saved;
-use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe};
+use crate::descriptor::{
+    Buffer, DESCRIPTOR_BYTES, INDIRECT, Row, UsedElement, describe, only_buffer,
+};
 use crate::driver::{DriverSlot, sealed};
 use crate::event::{Recheck, Untold};
 use crate::fault::{DriverFault, SetupError};
@@ -125,6 +127,17 @@ impl<W: Window> DriverRing<W> {
         tag
     }
 
+    /// As [`DriverRing::place_chain`], for chains of more than one buffer.
+    #[inline]
+    fn place_many<T>(
+        &mut self,
+        slots: &mut [DriverSlot<T>],
+        readable: &[Buffer],
+        writable: &[Buffer],
+    ) -> u16 {
+        self.place_chain(slots, describe(readable, writable))
+    }
+
     /// The next completion, if it is there.
     #[inline(always)]
     fn look(&self) -> Option<Label> {
@@ -196,14 +209,17 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn place<T>(
         &mut self,
         slots: &mut [DriverSlot<T>],
         readable: &[Buffer],
         writable: &[Buffer],
     ) -> u16 {
-        self.place_chain(slots, describe(readable, writable))
+        match only_buffer(readable, writable) {
+            Some(one) => self.place_chain(slots, core::iter::once(one)),
+            None => self.place_many(slots, readable, writable),
+        }
     }
 
     fn place_indirect<T>(&mut self, slots: &mut [DriverSlot<T>], table: Buffer) -> u16 {
@@ -248,7 +264,7 @@ impl<W: Window> sealed::DriverFormat for DriverRing<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll(&mut self) -> Result<u16, DriverFault> {
         // What is added from now on waits for the next batch. Without a first chain there is none: whoever was told so
         // may go to sleep, and must not have missed one that came meanwhile.
