@@ -1,8 +1,11 @@
 //! Runs a program: its output is shown as it comes, and the test results in it are counted.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{self, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
 
 use crate::project::Project;
 use crate::step::Stop;
@@ -143,6 +146,57 @@ pub(crate) fn run_all(
         first = first.and(result);
     }
     first
+}
+
+/// Runs all of them, also after a failure, two at a time: for programs that keep one processor busy. What one writes is
+/// shown when it ends.
+///
+/// # Errors
+///
+/// The first one's that failed.
+pub(crate) fn run_two_at_a_time(
+    commands: impl IntoIterator<Item = Command>,
+    tally: &mut Tally,
+) -> Result<(), Stop> {
+    let waiting: Mutex<VecDeque<Command>> = Mutex::new(commands.into_iter().collect());
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.pop_front()
+    };
+    let (ended, ends) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let ended = ended.clone();
+            scope.spawn(move || {
+                while let Some(command) = next() {
+                    let (variables, words) = (command.variables.clone(), command.words.clone());
+                    let result = command.output();
+                    if ended.send((variables, words, result)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(ended);
+        let mut first = Ok(());
+        for (variables, words, result) in ends {
+            println!("$ {variables}{words}");
+            let result = match result {
+                Ok((status, output)) => {
+                    print!("{output}");
+                    output.lines().for_each(|line| tally.read_line(line));
+                    if status.success() {
+                        Ok(())
+                    } else {
+                        Err(Stop::Failed(format!("`{words}`: {status}")))
+                    }
+                }
+                Err(error) => Err(Stop::Failed(format!("`{words}` cannot run: {error}"))),
+            };
+            first = first.and(result);
+        }
+        first
+    })
 }
 
 /// As it would be typed.

@@ -1,6 +1,6 @@
 //! Miri: undefined behaviour, data races and weak-memory outcomes, on the forced-word build over heap windows.
 
-use crate::command::{Command, run_all};
+use crate::command::{Command, run_two_at_a_time};
 use crate::project::{LOCK_FREE, Project};
 use crate::step::Stop;
 use crate::tally::Tally;
@@ -25,5 +25,5 @@ pub(super) fn miri(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
             .args(["--test", "threads"])
             .env("MIRIFLAGS", SEEDS)
     });
-    run_all(all.chain(seeded), tally)
+    run_two_at_a_time(all.chain(seeded), tally)
 }
