@@ -18,6 +18,10 @@ fn tamper(window: &Mapped, index: usize, value: u64) {
 }
 
 #[test]
+#[cfg_attr(
+    miri,
+    ignore = "it tampers at another width than the header's, which Miri does not model"
+)]
 fn each_lie_in_the_header_has_a_name() {
     let layout = TableLayout::new(4, 16).unwrap();
     let lie = |word, value| {
