@@ -215,6 +215,10 @@ mod tests {
 
     /// It becomes rare that something is overlooked where it gains nothing; and where it gained, it is tried again soon.
     #[test]
+    #[cfg_attr(
+        miri,
+        ignore = "arithmetic on private numbers, for hundreds of thousands of steps"
+    )]
     fn looking_ahead_adapts() {
         let mut side = Spinning::new(256);
         assert_eq!(side.poll(), 0);
