@@ -1,5 +1,7 @@
 //! A queue's memory is found at other addresses, as after a hot-plug, while chains are in flight.
 
+#![cfg(not(miri))] // it copies a ring at another width than the ring has, which Miri does not model
+
 mod support;
 
 use shmbus_ring::{
