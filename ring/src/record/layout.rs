@@ -3,7 +3,7 @@
 use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use shmbus_shm::{Array, Field, RingFormat, Window, WindowError};
+use shmbus_shm::{Array, Field, Window, WindowError};
 
 use crate::descriptor::DESCRIPTOR_BYTES;
 use crate::device::DeviceFormat;
@@ -20,9 +20,6 @@ const KIND_OFFSET: usize = 8;
 const PUBLICATION_OFFSET: usize = LINE;
 const CHAINS_OFFSET: usize = 2 * LINE;
 const CHAIN_WORDS: usize = 2;
-
-/// In the kind's byte: in order.
-const IN_ORDER: u64 = 1 << 7;
 
 /// A record's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,19 +120,11 @@ impl<W: Window> Record<W> {
         if size == 0 || size > 1 << 15 {
             return wrong("size", u64::from(size), "1 to 32768");
         }
-        let format = match kind & !IN_ORDER {
-            0 => RingFormat::Split,
-            1 => RingFormat::Packed,
-            2 => RingFormat::Tagged,
-            _ => return wrong("kind", kind, "0 to 2, and bit 7 for a ring in order"),
+        let known = u8::try_from(kind).ok().and_then(RingKind::from_number);
+        let Some(kind) = known else {
+            return wrong("kind", kind, "0 to 2; plus 128 for the first two in order");
         };
-        let layout = RecordLayout {
-            kind: RingKind {
-                format,
-                in_order: kind & IN_ORDER != 0,
-            },
-            size,
-        };
+        let layout = RecordLayout { kind, size };
         Ok(Self::carve(layout, window).map_err(area)?)
     }
 
@@ -204,8 +193,7 @@ impl<W: Window> Record<W> {
         }
         self.publication.store(publication, Relaxed);
         let RecordLayout { kind, size } = self.layout;
-        let order = if kind.in_order { IN_ORDER } else { 0 };
-        self.kind.store(kind.format as u64 | order, Relaxed);
+        self.kind.store(u64::from(kind.number()), Relaxed);
         let geometry = u64::from(MAGIC) | u64::from(RECORD_VERSION) << 32 | u64::from(size) << 48;
         self.geometry.store(geometry, Release);
     }
@@ -272,7 +260,7 @@ impl<W: Window> Record<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shmbus_shm::heap;
+    use shmbus_shm::{RingFormat, heap};
 
     #[test]
     fn a_record_is_found_again_and_anything_else_is_refused() {

@@ -1,7 +1,5 @@
 //! The bytes of a state: a header of 16 bytes, then what is in flight. All numbers are little-endian.
 
-use shmbus_shm::RingFormat;
-
 use super::StateError;
 use crate::kind::RingKind;
 
@@ -20,15 +18,11 @@ pub(super) struct Header {
     pub(super) in_flight: u16,
 }
 
-/// In the byte of the format: in order.
-const IN_ORDER: u8 = 1 << 7;
-
 impl Header {
     pub(super) fn write(self, magic: [u8; 4], to: &mut [u8; HEADER_BYTES]) {
-        let order = if self.kind.in_order { IN_ORDER } else { 0 };
         to[..4].copy_from_slice(&magic);
         to[4..6].copy_from_slice(&STATE_VERSION.to_le_bytes());
-        to[6] = self.kind.format as u8 | order;
+        to[6] = self.kind.number();
         to[7] = 0;
         for (field, value) in to[8..].as_chunks_mut::<2>().0.iter_mut().zip([
             self.size,
@@ -61,17 +55,12 @@ impl Header {
         if version != STATE_VERSION {
             return Err(wrong("version", u64::from(version), "1"));
         }
-        let format = match header[6] & !IN_ORDER {
-            0 => RingFormat::Split,
-            1 => RingFormat::Packed,
-            2 => RingFormat::Tagged,
-            found => {
-                return Err(wrong(
-                    "format",
-                    u64::from(found),
-                    "0 (split), 1 (packed) or 2 (tagged)",
-                ));
-            }
+        let Some(kind) = RingKind::from_number(header[6]) else {
+            return Err(wrong(
+                "format",
+                u64::from(header[6]),
+                "0 (split), 1 (packed) or 2 (tagged); plus 128 for the first two in order",
+            ));
         };
         let reserved = header[7];
         if reserved != 0 {
@@ -88,10 +77,7 @@ impl Header {
             ));
         }
         Ok(Self {
-            kind: RingKind {
-                format,
-                in_order: header[6] & IN_ORDER != 0,
-            },
+            kind,
             size,
             available,
             used,
