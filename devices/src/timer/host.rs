@@ -69,7 +69,8 @@ pub struct FiredFor {
 /// others by lying.
 #[derive(Debug)]
 pub struct Timers<W: Window> {
-    guests: BTreeMap<SessionId, Guest<W>>,
+    /// Boxed: a node of the map has room for eleven, and most devices serve one or none.
+    guests: BTreeMap<SessionId, Box<Guest<W>>>,
     schedule: Schedule,
     counters: TimerCounters,
     lateness: LatenessHistogram,
@@ -137,14 +138,14 @@ impl<W: Window> Timers<W> {
         self.remove_guest(guest);
         self.guests.insert(
             guest,
-            Guest {
+            Box::new(Guest {
                 deadlines,
                 expirations,
                 timers: vec![Timer::default(); timers as usize],
                 changed: Vec::new(),
                 paused: false,
                 faulted: false,
-            },
+            }),
         );
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! How late timers fire.
 
 /// A histogram of lateness in nanoseconds, in fixed memory: 16 buckets for each power of two, so that a percentile is
-/// at most 1/16 too large, over the whole range of 64 bits.
-#[derive(Clone, Debug)]
+/// at most 1/16 too large, over the whole range of 64 bits. One that has counted nothing takes no memory for them: there
+/// may be ten thousand timer devices, most of them idle.
+#[derive(Clone, Debug, Default)]
 pub struct LatenessHistogram {
-    buckets: Box<[u64; BUCKETS]>,
+    /// Empty, or all there are.
+    buckets: Box<[u64]>,
     count: u64,
     max_ns: u64,
 }
@@ -14,20 +16,17 @@ const SUB_BUCKETS: usize = 1 << SUB_BITS;
 /// Values below 16 have a bucket each; then come 16 for each of the 60 powers of two from 2^4 on.
 const BUCKETS: usize = SUB_BUCKETS * (64 - SUB_BITS as usize + 1);
 
-impl Default for LatenessHistogram {
-    fn default() -> Self {
-        Self {
-            buckets: Box::new([0; BUCKETS]),
-            count: 0,
-            max_ns: 0,
-        }
-    }
-}
-
 impl LatenessHistogram {
+    fn all_buckets(&mut self) -> &mut [u64] {
+        if self.buckets.is_empty() {
+            self.buckets = vec![0; BUCKETS].into();
+        }
+        &mut self.buckets
+    }
+
     /// Counts one timer that fired `ns` late.
     pub fn record(&mut self, ns: u64) {
-        let bucket = &mut self.buckets[bucket_of(ns)];
+        let bucket = &mut self.all_buckets()[bucket_of(ns)];
         *bucket = bucket.saturating_add(1);
         self.count = self.count.saturating_add(1);
         self.max_ns = self.max_ns.max(ns);
@@ -62,8 +61,10 @@ impl LatenessHistogram {
 
     /// Adds what another histogram counted.
     pub fn merge(&mut self, other: &LatenessHistogram) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets.iter()) {
-            *mine = mine.saturating_add(*theirs);
+        if other.count > 0 {
+            for (mine, theirs) in self.all_buckets().iter_mut().zip(&other.buckets) {
+                *mine = mine.saturating_add(*theirs);
+            }
         }
         self.count = self.count.saturating_add(other.count);
         self.max_ns = self.max_ns.max(other.max_ns);
