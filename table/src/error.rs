@@ -3,6 +3,7 @@
 use shmbus_shm::slot::PublishError;
 use shmbus_shm::{TreeError, WindowError};
 
+use crate::flags::TableFlags;
 use crate::layout::{LayoutError, TableLayout};
 
 /// A table could not be set up, attached to or written.
@@ -28,6 +29,14 @@ pub enum TableError {
     Version {
         /// The version found.
         found: u32,
+    },
+    /// The table has something that this kind of reader or writer does not serve.
+    #[error("the table's flags are {found}; here they can be {expected}")]
+    Flags {
+        /// The flags that the reader or writer serves.
+        expected: TableFlags,
+        /// The table's flags.
+        found: TableFlags,
     },
     /// The header's epoch is none.
     #[error("the table's epoch {found} is not 1 to 32767")]

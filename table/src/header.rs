@@ -6,13 +6,21 @@ use shmbus_shm::slot::Epoch;
 use shmbus_shm::{Field, Window};
 
 use crate::error::TableError;
-use crate::layout::TableLayout;
+use crate::flags::TableFlags;
+use crate::layout::{LayoutError, TableLayout};
+use crate::options::TableOptions;
 
 /// The first word of a table: the bytes `shmtable`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmtable");
 
+/// The heartbeat of a new table.
+pub(crate) const FIRST_BEAT: u64 = 1;
+
+/// What no count of heartbeats reaches: at one a nanosecond it takes 146 years.
+const UNREACHABLE_BEAT: u64 = 1 << 62;
+
 /// The version of the memory layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Offsets of the header's words in bytes.
 mod at {
@@ -22,8 +30,11 @@ mod at {
     pub(super) const SLOTS: usize = 16;
     pub(super) const SLOT_BYTES: usize = 20;
     pub(super) const COPIES: usize = 24;
+    pub(super) const FLAGS: usize = 28;
     pub(super) const EPOCH: usize = 32;
     pub(super) const HEARTBEAT: usize = 40;
+    pub(super) const BEAT: usize = 48;
+    pub(super) const RESERVED: usize = 56;
 }
 
 /// A table's header, read once from memory that a peer may change, and checked.
@@ -59,13 +70,23 @@ impl Header {
         if version != VERSION {
             return Err(TableError::Version { found: version });
         }
-        let layout = TableLayout::with_copies(
-            number(at::SLOTS)?,
-            number(at::SLOT_BYTES)?,
-            number(at::COPIES)?,
-        )?;
+        let word =
+            |offset| Ok::<_, TableError>(Field::<u64, _>::new(window, offset)?.load(Relaxed));
+        let found = number(at::FLAGS)?;
+        let flags = TableFlags::from_bits(found).ok_or(LayoutError::Flags { found })?;
+        let options = TableOptions {
+            copies: number(at::COPIES)?,
+            flags,
+            beat_ns: if flags.contains(TableFlags::AGES) {
+                word(at::BEAT)?
+            } else {
+                0
+            },
+        };
+        let layout =
+            TableLayout::with_options(number(at::SLOTS)?, number(at::SLOT_BYTES)?, options)?;
         layout.check_fits(window.len())?;
-        let epoch = Field::<u64, _>::new(window, at::EPOCH)?.load(Relaxed);
+        let epoch = word(at::EPOCH)?;
         Ok(Self {
             layout,
             type_id: number(at::TYPE_ID)?,
@@ -80,8 +101,8 @@ impl Header {
         Ok(())
     }
 
-    /// Writes the header; the magic last.
-    pub(crate) fn announce<W: Window>(&self, window: &W) -> Result<(), TableError> {
+    /// Writes the header, with heartbeat `beats`; the magic last.
+    pub(crate) fn announce<W: Window>(&self, window: &W, beats: u64) -> Result<(), TableError> {
         let store = |offset, value| {
             Field::<u32, _>::new(window, offset).map(|field| field.store(value, Relaxed))
         };
@@ -90,12 +111,12 @@ impl Header {
         store(at::SLOTS, self.layout.slots())?;
         store(at::SLOT_BYTES, self.layout.slot_bytes())?;
         store(at::COPIES, self.layout.copies())?;
-        store(at::COPIES + 4, 0)?;
+        store(at::FLAGS, self.layout.flags().bits())?;
         let words = [
             (at::EPOCH, u64::from(self.epoch.get())),
-            (at::HEARTBEAT, 0),
-            (at::HEARTBEAT + 8, 0),
-            (at::HEARTBEAT + 16, 0),
+            (at::HEARTBEAT, beats),
+            (at::BEAT, self.layout.beat_ns()),
+            (at::RESERVED, 0),
         ];
         for (offset, value) in words {
             Field::<u64, _>::new(window, offset)?.store(value, Relaxed);
@@ -135,6 +156,11 @@ impl<W: Window> Life<W> {
 
     pub(crate) fn heartbeat(&self) -> u64 {
         self.heartbeat.load(Relaxed)
+    }
+
+    /// The heartbeat that a dead writer left, unless it cannot be one: then the nearest that can.
+    pub(crate) fn last_heartbeat(&self) -> u64 {
+        self.heartbeat().clamp(FIRST_BEAT, UNREACHABLE_BEAT)
     }
 
     pub(crate) fn set_heartbeat(&self, beats: u64) {

@@ -3,8 +3,15 @@
 use shmbus_shm::slot::copy_stride;
 use shmbus_shm::{TreeLayout, WindowError};
 
+use crate::error::TableError;
+use crate::flags::TableFlags;
+use crate::options::TableOptions;
+
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 64;
+
+/// Bytes of the line that names the last committed transaction.
+const COMMIT_BYTES: usize = 64;
 
 /// A table cannot have this shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +37,18 @@ pub enum LayoutError {
         /// The number asked for, or found in a header.
         found: u32,
     },
+    /// A flag that this version does not know, so it does not know where the table's parts lie.
+    #[error("a table's flags are {found:#x}, of which not all are known")]
+    Flags {
+        /// The flags found in a header.
+        found: u32,
+    },
+    /// A table with ages says how long a beat is.
+    #[error("a table with ages has a beat of 1 nanosecond or more, not of {found}")]
+    Beat {
+        /// Nanoseconds of a beat that were asked for, or found in a header.
+        found: u64,
+    },
     /// The table is larger than memory can be on this machine.
     #[error("a table of {slots} slots of {slot_bytes} bytes is larger than the address space")]
     TooLarge {
@@ -40,16 +59,18 @@ pub enum LayoutError {
     },
 }
 
-/// The geometry of a table: a function of its number of slots, their size and their number of copies.
+/// The geometry of a table: a function of its number of slots, their size and its [`TableOptions`].
 ///
-/// From the table's start, which lies on a 64-byte line: the header of 64 bytes; the generation tree, whose leaves are
-/// the slots' heads; and the values. Values of 8 bytes are a dense array of words, rounded up to a power of two. A
-/// larger slot is its copies, one after the other, each a sequence word and the payload, rounded up to whole lines.
+/// From the table's start, which lies on a 64-byte line: the header of 64 bytes; with transactions, the line that names
+/// the last committed one; the generation tree, whose leaves are the slots' heads; with ages, a dense array of words,
+/// rounded up to a power of two; and the values. Values of 8 bytes are such an array too, unless there are transactions. A
+/// larger slot is its copies, one after the other, each a sequence word, with transactions the number of one, and the
+/// value, rounded up to whole lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableLayout {
     slots: u32,
     slot_bytes: u32,
-    copies: u32,
+    options: TableOptions,
     tree: TreeLayout,
     bytes: usize,
 }
@@ -61,48 +82,62 @@ impl TableLayout {
     /// Bytes of the largest slot.
     pub const MAX_SLOT_BYTES: u32 = 4096;
 
-    /// Copies of each slot if nothing else is asked for.
-    pub const DEFAULT_COPIES: u32 = 4;
-
     /// The layout for `slots` slots (1 to 65,536) of `slot_bytes` bytes (8 to 4096, a multiple of 8).
     ///
     /// # Errors
     ///
     /// [`LayoutError`].
     pub fn new(slots: u32, slot_bytes: u32) -> Result<Self, LayoutError> {
-        Self::with_copies(slots, slot_bytes, Self::DEFAULT_COPIES)
+        Self::with_options(slots, slot_bytes, TableOptions::new())
     }
 
-    /// The same with 2, 4 or 8 copies of each slot. A reader is disturbed only when the writer makes one write less
-    /// than there are copies while the reader copies one value.
+    /// The same with 2, 4 or 8 copies of each slot; see [`TableOptions::copies`].
     ///
     /// # Errors
     ///
     /// [`LayoutError`].
     pub fn with_copies(slots: u32, slot_bytes: u32, copies: u32) -> Result<Self, LayoutError> {
+        Self::with_options(slots, slot_bytes, TableOptions::new().copies(copies))
+    }
+
+    /// The same with whatever else a table can have.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError`].
+    pub fn with_options(
+        slots: u32,
+        slot_bytes: u32,
+        options: TableOptions,
+    ) -> Result<Self, LayoutError> {
         if !(1..=Self::MAX_SLOTS).contains(&slots) {
             return Err(LayoutError::Slots { found: slots });
         }
         if !(8..=Self::MAX_SLOT_BYTES).contains(&slot_bytes) || !slot_bytes.is_multiple_of(8) {
             return Err(LayoutError::SlotBytes { found: slot_bytes });
         }
+        let copies = options.copies;
         if ![2, 4, 8].contains(&copies) {
             return Err(LayoutError::Copies { found: copies });
+        }
+        if options.flags.contains(TableFlags::AGES) != (options.beat_ns != 0) {
+            let found = options.beat_ns;
+            return Err(LayoutError::Beat { found });
         }
         let tree = TreeLayout::new(slots).map_err(|_| LayoutError::Slots { found: slots })?;
         let mut layout = Self {
             slots,
             slot_bytes,
-            copies,
+            options,
             tree,
             bytes: 0,
         };
         let values = if layout.is_small() {
-            (slots.next_power_of_two() as usize).checked_mul(8)
+            Some(layout.dense_bytes())
         } else {
             (slots as usize)
                 .checked_mul(copies as usize)
-                .and_then(|copies| copies.checked_mul(copy_stride(layout.slot_words())))
+                .and_then(|copies| copies.checked_mul(copy_stride(layout.payload_words())))
         };
         layout.bytes = values
             .and_then(|values| values.checked_add(layout.values_offset()))
@@ -127,9 +162,29 @@ impl TableLayout {
         self.slot_bytes as usize / 8
     }
 
-    /// Copies of each slot. Slots of 8 bytes need none and have one.
+    /// Copies of each slot. Slots of 8 bytes need none and have one, unless there are transactions.
     pub const fn copies(&self) -> u32 {
-        self.copies
+        self.options.copies
+    }
+
+    /// What the table has besides.
+    pub const fn options(&self) -> TableOptions {
+        self.options
+    }
+
+    /// What the table has besides, as its header says it.
+    pub const fn flags(&self) -> TableFlags {
+        self.options.flags
+    }
+
+    /// Nanoseconds from one of the writer's heartbeats to the next; 0 in a table without ages, which does not say.
+    pub const fn beat_ns(&self) -> u64 {
+        self.options.beat_ns
+    }
+
+    /// Words of a copy behind its sequence: those of a value, and with transactions one before them.
+    pub(crate) const fn payload_words(&self) -> usize {
+        self.slot_words() + self.flags().contains(TableFlags::TRANSACTIONS) as usize
     }
 
     /// The generation tree's geometry.
@@ -139,12 +194,30 @@ impl TableLayout {
 
     /// Where the generation tree starts, in bytes.
     pub const fn tree_offset(&self) -> usize {
-        HEADER_BYTES
+        if self.flags().contains(TableFlags::TRANSACTIONS) {
+            HEADER_BYTES + COMMIT_BYTES
+        } else {
+            HEADER_BYTES
+        }
+    }
+
+    /// Where the slots' ages start, in bytes. Without ages, the values start there.
+    pub fn ages_offset(&self) -> usize {
+        self.tree_offset() + self.tree.bytes()
     }
 
     /// Where the values start, in bytes.
     pub fn values_offset(&self) -> usize {
-        self.tree_offset() + self.tree.bytes()
+        if self.flags().contains(TableFlags::AGES) {
+            self.ages_offset() + self.dense_bytes().next_multiple_of(64)
+        } else {
+            self.ages_offset()
+        }
+    }
+
+    /// Bytes of an array of a word for each slot.
+    const fn dense_bytes(&self) -> usize {
+        self.slots.next_power_of_two() as usize * 8
     }
 
     /// The table's size in bytes.
@@ -154,7 +227,16 @@ impl TableLayout {
 
     /// Whether a value is one word, which needs no copies.
     pub(crate) const fn is_small(&self) -> bool {
-        self.slot_bytes == 8
+        self.payload_words() == 1
+    }
+
+    /// That the table has nothing but what somebody serves.
+    pub(crate) fn check_flags(&self, expected: TableFlags) -> Result<(), TableError> {
+        let found = self.flags();
+        if !expected.contains(found) {
+            return Err(TableError::Flags { expected, found });
+        }
+        Ok(())
     }
 
     /// That a window holds the table.
@@ -176,15 +258,21 @@ mod tests {
 
     #[test]
     fn parts_follow_each_other_on_lines() {
-        for (slots, slot_bytes, copies, values, bytes) in [
-            (1, 8, 4, 192, 256),
-            (1, 16, 2, 192, 192 + 2 * 64),
-            (3, 56, 4, 192, 192 + 3 * 4 * 64),
-            (3, 64, 4, 192, 192 + 3 * 4 * 128),
-            (65, 4096, 8, 1216, 1216 + 65 * 8 * 4160),
-            (65_536, 8, 4, 532_736, 532_736 + 524_288),
+        let plain = TableOptions::new();
+        let transactions = plain.transactions();
+        for (slots, slot_bytes, options, values, bytes) in [
+            (1, 8, plain, 192, 256),
+            (1, 16, plain.copies(2), 192, 192 + 2 * 64),
+            (3, 56, plain, 192, 192 + 3 * 4 * 64),
+            (3, 64, plain, 192, 192 + 3 * 4 * 128),
+            (65, 4096, plain.copies(8), 1216, 1216 + 65 * 8 * 4160),
+            (65_536, 8, plain, 532_736, 532_736 + 524_288),
+            (1, 8, transactions, 256, 256 + 4 * 64),
+            (3, 56, transactions, 256, 256 + 3 * 4 * 128),
+            (1, 8, plain.ages(1), 256, 256 + 64),
+            (17, 8, plain.ages(1), 384 + 256, 384 + 256 + 256),
         ] {
-            let layout = TableLayout::with_copies(slots, slot_bytes, copies).unwrap();
+            let layout = TableLayout::with_options(slots, slot_bytes, options).unwrap();
             assert_eq!((layout.values_offset(), layout.bytes()), (values, bytes));
         }
     }

@@ -54,9 +54,12 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
+mod age;
 mod error;
+mod flags;
 mod header;
 mod layout;
+mod options;
 mod reader;
 mod resume;
 mod slots;
@@ -66,13 +69,16 @@ mod typed;
 mod value;
 mod writer;
 
+pub use age::{Age, AgeError, Silence};
 pub use error::{ReadError, TableError};
+pub use flags::TableFlags;
 pub use header::{Header, MAGIC, VERSION};
 pub use layout::{LayoutError, TableLayout};
+pub use options::TableOptions;
 pub use reader::TableReader;
 pub use resume::Recovered;
 pub use shmbus_shm::Scan;
 pub use shmbus_shm::slot::{Epoch, Generation};
-pub use typed::{TypedReadError, TypedReader, TypedWriter, layout_of};
+pub use typed::{TypedReadError, TypedReader, TypedWriter, layout_of, layout_with};
 pub use value::{InvalidValue, Value};
 pub use writer::TableWriter;

@@ -8,7 +8,9 @@ use shmbus_shm::slot::{
 };
 use shmbus_shm::{Scan, TreeReader, Window};
 
+use crate::age::{Age, AgeError, Ages};
 use crate::error::{ReadError, TableError};
+use crate::flags::TableFlags;
 use crate::header::{Header, Life};
 use crate::layout::TableLayout;
 use crate::slots::Values;
@@ -23,6 +25,7 @@ pub struct TableReader<W, S> {
     layout: TableLayout,
     type_id: u32,
     life: Life<W>,
+    ages: Option<Ages<W>>,
     tree: TreeReader<W, S>,
     values: Values<W>,
     cursors: S,
@@ -39,6 +42,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     pub fn attach(window: W, mut cursors: S, seen: S) -> Result<Self, TableError> {
         let header = Header::read(&window)?;
         let layout = header.layout;
+        layout.check_flags(TableFlags::AGES)?;
         let found = cursors.as_ref().len();
         if found < layout.slots() as usize {
             return Err(TableError::Storage {
@@ -52,6 +56,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
             layout,
             type_id: header.type_id,
             life: Life::new(&window)?,
+            ages: Ages::new(&window, layout)?,
             tree: TreeReader::new(&area, layout.tree(), seen)?,
             values: Values::new(&window, layout)?,
             cursors,
@@ -81,9 +86,11 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
             });
         }
         let life = Life::new(&window)?;
+        let ages = Ages::new(&window, self.layout)?;
         let values = Values::new(&window, self.layout)?;
         self.tree.rebind(&tree_area(&window, self.layout)?)?;
         self.life = life;
+        self.ages = ages;
         self.values = values;
         Ok(header.epoch)
     }
@@ -179,6 +186,34 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
                 Some(generation) => visit(slot, generation),
                 None => ControlFlow::Continue(()),
             })
+    }
+
+    /// How long ago a slot was last published. Two loads. A value that is read *after* this is at most as old.
+    ///
+    /// A restarted writer tells of the values that it took over the age that they had. The time in which no writer lived
+    /// does not count: the [`epoch`](Self::epoch) tells of that.
+    ///
+    /// # Errors
+    ///
+    /// [`AgeError`].
+    pub fn age(&self, slot: u32) -> Result<Age, AgeError> {
+        let slots = self.layout.slots();
+        if slot >= slots {
+            return Err(AgeError::NoSuchSlot { slot, slots });
+        }
+        let published = self.ages.as_ref().ok_or(AgeError::NotTold)?.get(slot);
+        if published == 0 {
+            return Err(AgeError::NeverWritten);
+        }
+        let heartbeat = self.life.heartbeat();
+        let beats = heartbeat.checked_sub(published).ok_or(AgeError::Ahead {
+            published,
+            heartbeat,
+        })?;
+        Ok(Age {
+            beats,
+            beat_ns: self.layout.beat_ns(),
+        })
     }
 
     /// The generation that was read last from a slot.

@@ -8,8 +8,10 @@ use shmbus_shm::slot::{
 };
 use shmbus_shm::{Entries, TreeWriter, Window};
 
+use crate::age::Ages;
 use crate::error::TableError;
-use crate::header::Header;
+use crate::flags::TableFlags;
+use crate::header::{FIRST_BEAT, Header, Life};
 use crate::layout::TableLayout;
 use crate::slots::Values;
 use crate::writer::{TableWriter, tree_area};
@@ -44,6 +46,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         let header = next_life(old)?;
         let mut table = Self::format(&window, header, cursors)?;
         let contents = Contents::new(from, old)?;
+        // A restart is a beat, and what is published again is as old as it was.
+        table.beats = contents.beats + 1;
         let mut value = [0; MAX_SLOT_WORDS];
         let value = &mut value[..header.layout.slot_words()];
         let mut recovered = Recovered::default();
@@ -51,14 +55,14 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             match contents.recover(slot, value) {
                 Ok(_) => {
                     // Nobody reads the new memory yet: there is nobody to be told.
-                    let _ = table.publish(slot, value)?;
+                    let _ = table.publish_at(contents.published(slot), slot, value)?;
                     recovered.values += 1;
                 }
                 Err(ReadError::NeverWritten) => {}
                 Err(_) => recovered.lost += 1,
             }
         }
-        header.announce(&window)?;
+        header.announce(&window, table.beats)?;
         Ok((table, recovered))
     }
 
@@ -71,6 +75,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// short.
     pub fn resume_in_place(window: W, cursors: S) -> Result<(Self, Recovered), TableError> {
         let old = Header::read(&window)?;
+        old.layout.check_flags(TableFlags::AGES)?;
         let header = next_life(old)?;
         let contents = Contents::new(&window, old)?;
         let area = tree_area(&window, old.layout)?;
@@ -85,7 +90,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             match contents.recover(slot, value) {
                 Ok(last) => {
                     table.take_over(slot, last);
-                    let _ = table.publish(slot, value)?;
+                    let _ = table.publish_at(contents.published(slot), slot, value)?;
                     recovered.values += 1;
                 }
                 Err(ReadError::NeverWritten) => {}
@@ -128,6 +133,9 @@ fn next_life(old: Header) -> Result<Header, TableError> {
 /// What a dead writer left.
 struct Contents<W> {
     epoch: Epoch,
+    /// The last heartbeat.
+    beats: u64,
+    ages: Option<Ages<W>>,
     heads: Entries<u64, W>,
     values: Values<W>,
 }
@@ -138,9 +146,17 @@ impl<W: Window> Contents<W> {
         let heads = header.layout.tree_offset() + tree.offset(tree.levels());
         Ok(Self {
             epoch: header.epoch,
+            beats: Life::new(window)?.last_heartbeat(),
+            ages: Ages::new(window, header.layout)?,
             heads: Entries::new(window, heads, tree.nodes(tree.levels()))?,
             values: Values::new(window, header.layout)?,
         })
+    }
+
+    /// The heartbeat at which a slot was last published, as far as that can be.
+    fn published(&self, slot: u32) -> u64 {
+        let beats = self.ages.as_ref().map_or(self.beats, |ages| ages.get(slot));
+        beats.clamp(FIRST_BEAT, self.beats)
     }
 
     /// Reads a slot's last complete value into `value`, whatever the slot holds.

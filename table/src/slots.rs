@@ -18,7 +18,7 @@ impl<W: Window> Values<W> {
     pub(crate) fn new(window: &W, layout: TableLayout) -> Result<Self, WindowError> {
         let offset = layout.values_offset();
         let slots = layout.slots() as usize;
-        let payload_words = layout.slot_words();
+        let payload_words = layout.payload_words();
         let (words, groups) = if layout.is_small() {
             let words = Entries::new(window, offset, slots.next_power_of_two())?;
             (Some(words), 0)

@@ -6,8 +6,10 @@ use core::ops::ControlFlow;
 use shmbus_shm::slot::{Epoch, Generation};
 use shmbus_shm::{Notify, Scan, Window};
 
+use crate::age::{Age, AgeError};
 use crate::error::{ReadError, TableError};
 use crate::layout::{LayoutError, TableLayout};
+use crate::options::TableOptions;
 use crate::reader::TableReader;
 use crate::value::{InvalidValue, Value, with_words};
 use crate::writer::TableWriter;
@@ -36,7 +38,19 @@ pub enum TypedReadError {
 ///
 /// [`LayoutError`].
 pub fn layout_of<V: Value>(slots: u32) -> Result<TableLayout, LayoutError> {
-    TableLayout::new(slots, value_bytes::<V>())
+    layout_with::<V>(slots, TableOptions::new())
+}
+
+/// The same with what else a table can have: for [`TableWriter::create`], and [`TypedWriter::new`] of that.
+///
+/// # Errors
+///
+/// [`LayoutError`].
+pub fn layout_with<V: Value>(
+    slots: u32,
+    options: TableOptions,
+) -> Result<TableLayout, LayoutError> {
+    TableLayout::with_options(slots, value_bytes::<V>(), options)
 }
 
 fn value_bytes<V: Value>() -> u32 {
@@ -178,6 +192,15 @@ impl<V: Value, W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TypedReader<V, W, S> {
     /// Reports what changed until `visit` breaks off, as [`TableReader::scan`] does.
     pub fn scan(&mut self, visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
         self.table.scan(visit)
+    }
+
+    /// How long ago a slot was last published, as [`TableReader::age`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`AgeError`].
+    pub fn age(&self, slot: u32) -> Result<Age, AgeError> {
+        self.table.age(slot)
     }
 
     /// Goes over to the writer's new memory, as [`TableReader::rebind`] does.

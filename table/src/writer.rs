@@ -1,14 +1,16 @@
 //! The one writing side of a table.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use shmbus_shm::slot::{
     Epoch, Generation, HeadStore, PublishError, SlotWriter, SmallSlotWriter, WriteCursor,
 };
 use shmbus_shm::{Notify, TreeWriter, Window};
 
+use crate::age::Ages;
 use crate::error::TableError;
-use crate::header::{Header, Life};
+use crate::flags::TableFlags;
+use crate::header::{FIRST_BEAT, Header, Life};
 use crate::layout::TableLayout;
 use crate::slots::Values;
 
@@ -19,7 +21,9 @@ use crate::slots::Values;
 pub struct TableWriter<W, S> {
     pub(crate) header: Header,
     life: Life<W>,
-    beats: u64,
+    /// The heartbeat: 1 in a new table, so that 0 is before all.
+    pub(crate) beats: u64,
+    pub(crate) ages: Option<Ages<W>>,
     pub(crate) tree: TreeWriter<W>,
     pub(crate) values: Values<W>,
     pub(crate) cursors: S,
@@ -31,7 +35,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     ///
     /// # Errors
     ///
-    /// [`TableError::Window`] and [`TableError::Storage`].
+    /// [`TableError::Flags`], [`TableError::Window`] and [`TableError::Storage`].
     pub fn create(
         window: W,
         layout: TableLayout,
@@ -45,12 +49,13 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             epoch,
         };
         let table = Self::format(&window, header, cursors)?;
-        header.announce(&window)?;
+        header.announce(&window, table.beats)?;
         Ok(table)
     }
 
     /// Sets up everything but the header, which makes a table of it.
     pub(crate) fn format(window: &W, header: Header, cursors: S) -> Result<Self, TableError> {
+        header.layout.check_flags(TableFlags::AGES)?;
         header.layout.check_fits(window.len())?;
         Header::withdraw(window)?;
         let area = tree_area(window, header.layout)?;
@@ -79,7 +84,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         Ok(Self {
             header,
             life: Life::new(window)?,
-            beats: 0,
+            beats: FIRST_BEAT,
+            ages: Ages::new(window, header.layout)?,
             tree,
             values: Values::new(window, header.layout)?,
             cursors,
@@ -88,6 +94,9 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
 
     /// Zeroes the sequences, so that no reader takes a copy that some earlier table left for one of this epoch.
     fn clear(&self) {
+        if let Some(ages) = &self.ages {
+            ages.clear();
+        }
         match &self.values.words {
             Some(words) => {
                 for slot in 0..words.count() {
@@ -106,7 +115,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     }
 
     /// Publishes `value`, which fills the slot, and says whether the table's channel is to be told. Wait-free, without
-    /// a load: the slot's `words + 3` stores and one for each level of the generation tree.
+    /// a load: the slot's `words + 3` stores and one for each level of the generation tree, and one for its age.
     ///
     /// # Errors
     ///
@@ -117,6 +126,17 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         slot: u32,
         value: &[u64],
     ) -> Result<(Generation, Notify), TableError> {
+        self.publish_at(self.beats, slot, value)
+    }
+
+    /// Publishes a value that is as old as heartbeat `beats`.
+    #[inline(always)]
+    pub(crate) fn publish_at(
+        &mut self,
+        beats: u64,
+        slot: u32,
+        value: &[u64],
+    ) -> Result<(Generation, Notify), TableError> {
         // Larger slots are inlined where the value's length may be known.
         let index = slot as usize;
         if let Some(copies) = self.values.copies.get(index)
@@ -124,6 +144,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         {
             let head = TreeHead {
                 tree: &mut self.tree,
+                ages: self.ages.as_ref(),
+                beats,
                 slot,
             };
             let mut cursor = WriteCursor::from_word(*stored);
@@ -132,12 +154,17 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             // A table does not know who listens: suppressing what nobody waits for is the channel's part.
             return Ok((generation, Notify::Yes));
         }
-        Ok((self.publish_word(slot, value)?, Notify::Yes))
+        Ok((self.publish_word(beats, slot, value)?, Notify::Yes))
     }
 
     /// Publishes the value of a slot of 8 bytes.
     #[inline(never)]
-    fn publish_word(&mut self, slot: u32, value: &[u64]) -> Result<Generation, TableError> {
+    fn publish_word(
+        &mut self,
+        beats: u64,
+        slot: u32,
+        value: &[u64],
+    ) -> Result<Generation, TableError> {
         let slots = self.header.layout.slots();
         if let Some(words) = &self.values.words
             && let Some(stored) = self.cursors.as_mut().get_mut(slot as usize)
@@ -151,6 +178,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             };
             let head = TreeHead {
                 tree: &mut self.tree,
+                ages: self.ages.as_ref(),
+                beats,
                 slot,
             };
             let mut cursor = WriteCursor::from_word(*stored);
@@ -162,7 +191,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         Err(TableError::NoSuchSlot { slot, slots })
     }
 
-    /// Shows readers that the writer lives, though it has nothing new to say.
+    /// Shows readers that the writer lives, though it has nothing new to say. In a table with ages this is to be called
+    /// every [`TableLayout::beat_ns`] nanoseconds: slots count their age in such beats.
     pub fn beat(&mut self) {
         self.beats = self.beats.wrapping_add(1);
         self.life.set_heartbeat(self.beats);
@@ -192,7 +222,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// Begins a new life in memory that readers are attached to.
     pub(crate) fn enter_epoch(&mut self) {
         self.life.set_epoch(self.header.epoch);
-        self.beats = self.life.heartbeat();
+        self.beats = self.life.last_heartbeat();
         self.beat();
     }
 }
@@ -205,12 +235,24 @@ pub(crate) fn tree_area<W: Window>(window: &W, layout: TableLayout) -> Result<W,
 /// A slot's head is its leaf: naming a generation also marks the way to it.
 struct TreeHead<'a, W> {
     tree: &'a mut TreeWriter<W>,
+    ages: Option<&'a Ages<W>>,
+    beats: u64,
     slot: u32,
 }
 
 impl<W: Window> HeadStore for TreeHead<'_, W> {
     #[inline(always)]
     fn store(&mut self, generation: Generation) {
-        self.tree.mark(self.slot, generation.word());
+        let Some(ages) = self.ages else {
+            self.tree.mark(self.slot, generation.word());
+            return;
+        };
+        self.tree
+            .leaves()
+            .store(self.slot as usize, generation.word(), Release);
+        // After the head: who finds the age finds a value that is not older. Before the stamps: who is told of the change
+        // finds its age.
+        ages.set(self.slot, self.beats);
+        self.tree.mark_parents(self.slot);
     }
 }

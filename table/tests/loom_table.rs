@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use loom::thread;
 use shmbus_shm::testing::{LoomWindow, Weakening};
-use shmbus_table::{Epoch, TableError, TableLayout, TableReader, TableWriter};
+use shmbus_table::{Epoch, TableError, TableLayout, TableOptions, TableReader, TableWriter};
 
 const NOTHING: Weakening = Weakening {
     without_fence: None,
@@ -23,13 +23,15 @@ fn layout(slot_bytes: u32) -> TableLayout {
     TableLayout::with_copies(SLOTS as u32, slot_bytes, 2).unwrap()
 }
 
-/// The words of a table of two slots, 16 bytes in 2 copies or 8 bytes.
+/// The words of a table of two slots, 16 bytes in 2 copies or 8 bytes, with or without ages.
 fn memory(layout: TableLayout) -> LoomWindow {
     let tree = layout.tree();
+    let ages = if layout.beat_ns() == 0 { 0 } else { SLOTS };
     let header = LoomWindow::builder()
         .words::<u64>(0, 1)
         .words::<u32>(8, 6)
-        .words::<u64>(32, 4);
+        .words::<u64>(32, 4)
+        .words::<u64>(layout.ages_offset(), ages);
     let mut words = (0..=tree.levels()).fold(header, |words, level| {
         words.words::<u64>(layout.tree_offset() + tree.offset(level), tree.nodes(level))
     });
@@ -71,6 +73,38 @@ fn announced(layout: TableLayout, writing: Weakening, reading: Weakening) {
             Err(error) => assert_eq!(error, TableError::Magic { found: 0 }),
         }
         writer.join().unwrap();
+    });
+}
+
+/// A value that is read after its age is not older than that: a publication after each beat.
+fn aged(slot_bytes: u32, writing: Weakening, reading: Weakening) {
+    let options = TableOptions::new().copies(2).ages(1);
+    let layout = TableLayout::with_options(SLOTS as u32, slot_bytes, options).unwrap();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        let window = memory(layout);
+        let own = window.weakened(writing);
+        let mut writer = TableWriter::create(own, layout, 1, Epoch::FIRST, [0; SLOTS]).unwrap();
+        let mut reader =
+            TableReader::attach(window.weakened(reading), [0; SLOTS], [0; SLOTS]).unwrap();
+        let words = layout.slot_words();
+        let mut publish = move |number| {
+            writer.beat();
+            let _ = writer.publish(1, &value(layout, number)[..words]).unwrap();
+        };
+        // A lag, so that a beat can be told whose value is not there yet.
+        publish(1);
+        let writer = thread::spawn(move || publish(2));
+        let before = reader.heartbeat();
+        let age = reader.age(1).unwrap();
+        // The first publication was at beat 2, the second at beat 3; the age was told by beat 3 at most.
+        let least = if age.beats == 0 && before == 3 { 2 } else { 1 };
+        let mut read = [0; 2];
+        reader.read(1, &mut read[..words]).unwrap();
+        assert!(read[0] >= least);
+        writer.join().unwrap();
+        assert_eq!(reader.age(1).unwrap().beats, 0);
     });
 }
 
@@ -131,6 +165,15 @@ fn who_finds_the_magic_finds_the_table() {
     announced(layout(8), NOTHING, NOTHING);
     is_caught(|| announced(layout(8), RELAXED, NOTHING));
     is_caught(|| announced(layout(8), NOTHING, FENCELESS));
+}
+
+#[test]
+fn a_value_is_not_older_than_its_age() {
+    for slot_bytes in [8, 16] {
+        aged(slot_bytes, NOTHING, NOTHING);
+        is_caught(|| aged(slot_bytes, RELAXED, NOTHING));
+        is_caught(|| aged(slot_bytes, NOTHING, FENCELESS));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use shmbus_shm::{
 };
 use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
 use shmbus_signal::{CLASSES, ChannelId};
-use shmbus_table::{Generation, TableLayout, TableWriter};
+use shmbus_table::{Generation, TableFlags, TableLayout, TableOptions, TableWriter};
 
 use crate::document::{
     check_examples, check_numbers, check_structure, contents, number, table, tables, to_bytes,
@@ -238,14 +238,37 @@ fn the_numbers_of_an_entry_are_those_told_of() {
 
 #[test]
 fn tables_have_the_layout_told_of() {
-    check_examples(&table("Table", "slots"), |[slots, slot_bytes, copies]| {
-        let layout =
-            TableLayout::with_copies(slots as u32, slot_bytes as u32, copies as u32).unwrap();
-        assert_eq!(layout.tree_offset(), 64);
-        [layout.values_offset(), layout.bytes()]
-    });
+    let options = |flags: u64, copies: u64| {
+        let flags = TableFlags::from_bits(flags as u32).unwrap();
+        let mut options = TableOptions::new().copies(copies as u32);
+        if flags.contains(TableFlags::TRANSACTIONS) {
+            options = options.transactions();
+        }
+        if flags.contains(TableFlags::AGES) {
+            options = options.ages(1);
+        }
+        assert_eq!(
+            TableLayout::with_options(1, 8, options).unwrap().flags(),
+            flags
+        );
+        options
+    };
+    check_examples(
+        &table("Table", "slots"),
+        |[slots, slot_bytes, copies, flags]| {
+            let options = options(flags, copies);
+            let layout =
+                TableLayout::with_options(slots as u32, slot_bytes as u32, options).unwrap();
+            [layout.tree_offset(), layout.values_offset(), layout.bytes()]
+        },
+    );
+    for row in table("Table", "flag").rows {
+        let bit = TableFlags::from_bits(1 << number(row[1])).unwrap();
+        assert_eq!(bit.to_string(), row[0]);
+    }
 
-    let layout = TableLayout::with_copies(5, 24, 8).unwrap();
+    let options = TableOptions::new().copies(8).ages(0x0102);
+    let layout = TableLayout::with_options(5, 24, options).unwrap();
     let window = heap(layout.bytes());
     let epoch = Epoch::new(0x1234).unwrap();
     let mut writer =
@@ -256,15 +279,20 @@ fn tables_have_the_layout_told_of() {
         &contents(&window.narrow(0, 64).unwrap()),
         &[
             ("magic: `shmtable`", u64::from_le_bytes(*b"shmtable")),
-            ("version: 1", 1),
+            ("version: 2", 2),
             ("type", 0x5152_5354),
             ("slots: 1 to 65536", 5),
             ("bytes of a slot: 8 to 4096", 24),
             ("copies of a slot: 2, 4 or 8", 8),
+            ("flags", 2),
             ("epoch", 0x1234),
-            ("heartbeat", 1),
+            ("heartbeat", 2),
+            ("beat", 0x0102),
         ],
     );
+    let _ = writer.publish(3, &[7; 3]).unwrap();
+    let published = window.narrow(layout.ages_offset() + 8 * 3, 8).unwrap();
+    assert_eq!(contents(&published), 2_u64.to_le_bytes());
 }
 
 #[test]

@@ -5,10 +5,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use shmbus_shm::slot::max_loads;
 use shmbus_shm::testing::{Counting, Hostile, Probed};
-use shmbus_shm::{Field, heap};
+use shmbus_shm::{Field, WindowError, heap};
 
 use super::*;
-use crate::{Header, TableError};
+use crate::{Header, LayoutError, TableError, TableFlags};
 
 /// Overwrites word `index` of the table.
 fn tamper(window: &Mapped, index: usize, value: u64) {
@@ -30,12 +30,31 @@ fn each_lie_in_the_header_has_a_name() {
         TableReader::attach(window, [0; 4], [0; 4]).map(|_| ())
     };
     assert_eq!(lie(0, 7), Err(TableError::Magic { found: 7 }));
-    assert_eq!(lie(1, 2), Err(TableError::Version { found: 2 }));
+    assert_eq!(lie(1, 3), Err(TableError::Version { found: 3 }));
     for (slots, slot_bytes) in [(0, 16), (65_537, 16), (4, 20), (4, 0), (4, 8192)] {
         let word = u64::from(slots as u32) | (slot_bytes << 32);
         assert!(matches!(lie(2, word), Err(TableError::Layout(_))));
     }
     assert!(matches!(lie(3, 5), Err(TableError::Layout(_))));
+    let flags = |bits: u64| lie(3, 4 | bits << 32);
+    assert_eq!(
+        flags(1 << 31 | 1),
+        Err(TableError::Layout(LayoutError::Flags {
+            found: 1 << 31 | 1
+        }))
+    );
+    assert_eq!(
+        flags(TableFlags::AGES.bits().into()),
+        Err(TableError::Layout(LayoutError::Beat { found: 0 }))
+    );
+    assert_eq!(
+        flags(TableFlags::TRANSACTIONS.bits().into()),
+        Err(TableError::Window(WindowError::OutOfBounds {
+            offset: 0,
+            bytes: layout.bytes() + 64,
+            len: layout.bytes()
+        }))
+    );
     assert!(matches!(
         lie(2, 65_536 | 4096 << 32),
         Err(TableError::Window(_))

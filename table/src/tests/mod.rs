@@ -1,5 +1,6 @@
 //! What a table promises, on memory that behaves, dies and lies.
 
+mod ages;
 mod death;
 mod hostile;
 mod model;

@@ -1,0 +1,53 @@
+//! What a table is asked to have.
+
+use crate::flags::TableFlags;
+
+/// What a table is to have, besides the number and the size of its slots. Without more words it is a table of four copies
+/// a slot, each written and read by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableOptions {
+    pub(crate) copies: u32,
+    pub(crate) flags: TableFlags,
+    /// Nanoseconds between two heartbeats, 0 if there are no ages.
+    pub(crate) beat_ns: u64,
+}
+
+impl TableOptions {
+    /// Copies of each slot if nothing else is asked for.
+    pub const DEFAULT_COPIES: u32 = 4;
+
+    /// The least that a table can have.
+    pub const fn new() -> Self {
+        Self {
+            copies: Self::DEFAULT_COPIES,
+            flags: TableFlags::NONE,
+            beat_ns: 0,
+        }
+    }
+
+    /// 2, 4 or 8 copies of each slot. A reader is disturbed only when the writer makes one write less than there are
+    /// copies while the reader copies one value.
+    pub const fn copies(mut self, copies: u32) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// Several slots can be written, and read, as one. A copy of a slot has one more word for that.
+    pub const fn transactions(mut self) -> Self {
+        self.flags = self.flags.with(TableFlags::TRANSACTIONS);
+        self
+    }
+
+    /// Each slot tells its age, in heartbeats that the writer makes every `beat_ns` nanoseconds (not 0).
+    pub const fn ages(mut self, beat_ns: u64) -> Self {
+        self.flags = self.flags.with(TableFlags::AGES);
+        self.beat_ns = beat_ns;
+        self
+    }
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
