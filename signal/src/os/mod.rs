@@ -1,6 +1,7 @@
-//! Waking and waiting on Linux: eventfds, and a set of doorbells and other descriptors served by priority.
+//! Waking and waiting on Linux: doorbells, and a set of doorbells and other descriptors served by priority.
 //!
-//! [`Notifier`] rings a doorbell, [`Waiter`] is the descriptor that its ringing wakes. [`SignalSet`] waits for many
+//! [`Notifier`] rings a doorbell, [`Waiter`] is woken by it. Between sides that do not trust each other a [`doorbell`] has
+//! two ends by which neither can stall the other; where a standard wants an eventfd, it is one. [`SignalSet`] waits for many
 //! doorbells, and for sockets and timers beside them, and says which channels were raised, the higher priority first.
 //!
 //! ```
@@ -8,7 +9,7 @@
 //!
 //! use shmbus_shm::heap;
 //! use shmbus_signal::Priority;
-//! use shmbus_signal::os::{Event, SignalSet, Waiter};
+//! use shmbus_signal::os::{self, Event, SignalSet};
 //! use shmbus_signal::suppress::{DoorbellLayout, Receiver, Sender};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,8 +19,7 @@
 //! let receivers = heap(DoorbellLayout::ARMED_BYTES);
 //! let mut sender = Sender::new(&senders, &receivers, layout)?;
 //! let receiver = Receiver::new(&senders, &receivers, layout, vec![0; 2_000])?;
-//! let waiter = Waiter::new()?;
-//! let notifier = waiter.notifier()?;
+//! let (notifier, waiter) = os::doorbell()?;
 //!
 //! let mut set = SignalSet::new()?;
 //! let doorbell = set.add_doorbell(receiver, waiter, Priority::HIGHEST)?;
@@ -39,16 +39,19 @@
 //! # }
 //! ```
 
+mod doorbell;
 mod eventfd;
 mod set;
+mod socket;
 mod spin;
 // Miri knows neither epoll's edges nor the system calls made here.
 #[cfg(all(test, not(miri)))]
 mod tests;
 mod turns;
 
-pub use eventfd::{DoorbellError, Notifier, Waiter};
+pub use doorbell::{DoorbellError, Notifier, Waiter, doorbell};
 pub use set::{
-    Event, Interest, Readiness, STORM_PERIOD, STORM_STRIKES, SetError, SignalSet, Token, WaitCounts,
+    Event, Interest, NOTICE_BOUND, Readiness, STORM_PERIOD, STORM_STRIKES, SetError, SignalSet,
+    Token, WaitCounts,
 };
 pub use turns::STARVATION_BOUND;

@@ -11,7 +11,7 @@
 //!
 //! # What a peer can do
 //!
-//! The eventfds are never read: their counters say nothing that the trees do not, and an edge comes with each write,
+//! Doorbells are never read: an eventfd's counter says nothing that the trees do not, and an edge comes with each ringing,
 //! whatever the counter holds. A peer that rings without raising anything is muted after [`STORM_STRIKES`] times and
 //! polled instead, for [`STORM_PERIOD`]. A peer that raises without pause is served in its turn.
 
@@ -32,7 +32,7 @@ use slab::Slab;
 
 use self::source::{Descriptor, Doorbell, Kind, Source, State};
 pub use self::source::{Event, Interest, Readiness, Token};
-use super::eventfd::Waiter;
+use super::doorbell::Waiter;
 use super::spin::SpinBudget;
 use super::turns::Turns;
 use crate::channel::{CLASSES, Priority};
@@ -44,6 +44,10 @@ pub const STORM_STRIKES: u32 = 64;
 /// How long a muted doorbell is not listened to, at most. Its channels are found by polling meanwhile, at the latest at
 /// the end of the period.
 pub const STORM_PERIOD: Duration = Duration::from_millis(10);
+
+/// How many events a set hands out at most before it looks again at which doorbells and descriptors are due beside those
+/// that it knows of. A look reports up to 64 of them.
+pub const NOTICE_BOUND: u32 = 64;
 
 /// What epoll reports for the set's own timer. No token is equal to it: there are never so many places.
 const TICK: u64 = u64::MAX;
@@ -75,9 +79,10 @@ pub struct WaitCounts {
 /// Doorbells and other descriptors that one thread waits for and serves by priority.
 ///
 /// [`SignalSet::wait`] blocks until something is due; [`SignalSet::next_event`] hands out what is, one by one, so that
-/// sources can be added and removed between any two. Among classes the higher goes first, but a class waits for at
-/// most [`STARVATION_BOUND`](super::STARVATION_BOUND)` + CLASSES - 2` events of other classes; within a class the
-/// sources take turns, and within a doorbell the channels. No wake-up allocates.
+/// sources can be added and removed between any two. Among classes the higher goes first. Whatever others raise without
+/// pause, a class that becomes due is noticed within [`NOTICE_BOUND`] events, and then waits for at most
+/// [`STARVATION_BOUND`](super::STARVATION_BOUND)` + CLASSES - 2` events of other classes. Within a class the sources take
+/// turns, and within a doorbell the channels. No wake-up allocates.
 ///
 /// `W` is the kind of window that the doorbells' receivers look through.
 pub struct SignalSet<W = Mapped> {
@@ -92,7 +97,7 @@ pub struct SignalSet<W = Mapped> {
     turns: Turns,
     /// The places of the doorbells that are not `Asleep`.
     awake: Vec<usize>,
-    /// Waits that found work without a look at the kernel.
+    /// Events handed out since the last look at the kernel, and waits that found work without one.
     unlooked: u32,
     /// [`SignalSet::arm`] has said that the caller may block.
     is_promised: bool,
@@ -154,7 +159,7 @@ impl<W: Window> SignalSet<W> {
     ) -> Result<Token, SetError> {
         let kind = Kind::Doorbell(Doorbell {
             receiver,
-            waiter,
+            rung: waiter.into_watched(),
             state: State::Awake,
             strikes: 0,
         });
@@ -285,8 +290,14 @@ impl<W: Window> SignalSet<W> {
         self.queues.iter().any(|queue| !queue.is_empty())
     }
 
-    /// The next event that is due, by priority. `None`: nothing is left, wait.
+    /// The next event that is due, by priority. `None`: nothing is left, wait. Every [`NOTICE_BOUND`] events it asks the
+    /// kernel, without blocking, what else is due, lest the first peer's channels hide the others.
     pub fn next_event(&mut self) -> Option<Event> {
+        if self.unlooked >= NOTICE_BOUND && self.is_pending() {
+            self.poll_awake();
+            // What failed here fails in the next wait, which says so.
+            let _ = self.collect(Some(Duration::ZERO));
+        }
         loop {
             let pending = self.queues.each_ref().map(|queue| !queue.is_empty());
             let class = self.turns.choose(pending)?;
@@ -320,6 +331,7 @@ impl<W: Window> SignalSet<W> {
                 }
             };
             if event.is_some() {
+                self.unlooked += 1;
                 self.turns.serve(class, pending);
                 return event;
             }
@@ -345,7 +357,7 @@ impl<W: Window> SignalSet<W> {
     }
 }
 
-/// Edges: each kick is reported once, and the counter need not be read.
+/// Edges: each kick is reported once, and nothing need be read. A socket's end is reported once when it is added, too.
 const DOORBELL: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// The doorbell in place `key`, if one is there.

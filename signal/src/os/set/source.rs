@@ -1,12 +1,11 @@
 //! What a set waits for.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
 
 use crate::Priority;
-use crate::os::Waiter;
 use crate::suppress::Receiver;
 
 /// Names a doorbell or descriptor in its set. One that was removed names nothing, also when its place is taken again.
@@ -144,7 +143,8 @@ pub(super) enum Kind<W> {
 #[derive(Debug)]
 pub(super) struct Doorbell<W> {
     pub(super) receiver: Receiver<W, W, Vec<u64>>,
-    pub(super) waiter: Waiter,
+    /// What its waiter watches.
+    pub(super) rung: OwnedFd,
     pub(super) state: State,
     /// How often it rang in a row although nothing was raised.
     pub(super) strikes: u32,
@@ -185,7 +185,7 @@ impl<W> Source<W> {
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.kind {
-            Kind::Doorbell(doorbell) => doorbell.waiter.as_fd(),
+            Kind::Doorbell(doorbell) => doorbell.rung.as_fd(),
             Kind::Descriptor(descriptor) => descriptor.fd.as_fd(),
         }
     }

@@ -10,12 +10,12 @@ use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 use shmbus_shm::Window;
 
 use super::source::{Kind, Readiness, State, Token};
-use super::{DOORBELL, STORM_PERIOD, STORM_STRIKES, SignalSet, TICK, doorbell};
-use crate::os::eventfd::timespec;
+use super::{DOORBELL, NOTICE_BOUND, STORM_PERIOD, STORM_STRIKES, SignalSet, TICK, doorbell};
+use crate::os::doorbell::timespec;
 use crate::suppress::Arm;
 
-/// How many calls of [`SignalSet::wait`] in a row may find work by polling and not ask the kernel.
-const WAITS_BETWEEN_LOOKS: u32 = 8;
+/// As so many events counts a wait that finds work by polling and does not ask the kernel.
+const UNLOOKED_WAIT: u32 = NOTICE_BOUND / 8;
 
 /// How many descriptors one look at the kernel reports. The others keep their place there.
 const EVENTS: usize = 64;
@@ -35,11 +35,7 @@ impl<W: Window> SignalSet<W> {
         self.is_promised = false;
         self.poll_awake();
         if self.is_pending() {
-            self.unlooked += 1;
-            if self.unlooked >= WAITS_BETWEEN_LOOKS {
-                self.collect(Some(Duration::ZERO))?;
-            }
-            return Ok(true);
+            return self.found();
         }
         if timeout == Some(Duration::ZERO) {
             self.collect(timeout)?;
@@ -48,8 +44,7 @@ impl<W: Window> SignalSet<W> {
         let began = Instant::now();
         let deadline = timeout.and_then(|timeout| began.checked_add(timeout));
         if self.spin(began, deadline) {
-            self.unlooked += 1;
-            return Ok(true);
+            return self.found();
         }
         loop {
             if self.arm() == Arm::Moved {
@@ -69,6 +64,15 @@ impl<W: Window> SignalSet<W> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Something is due, of which the kernel need not have told. It is asked all the same, now and then.
+    fn found(&mut self) -> io::Result<bool> {
+        self.unlooked += UNLOOKED_WAIT;
+        if self.unlooked >= NOTICE_BOUND {
+            self.collect(Some(Duration::ZERO))?;
+        }
+        Ok(true)
     }
 
     /// Gets ready to sleep on [`SignalSet::as_fd`](std::os::fd::AsFd::as_fd), for a set that is nested in another poll. After [`Arm::Armed`] the
@@ -107,7 +111,7 @@ impl<W: Window> SignalSet<W> {
     }
 
     /// Looks at the trees of the doorbells that do not ring: one load each.
-    fn poll_awake(&mut self) {
+    pub(super) fn poll_awake(&mut self) {
         for index in 0..self.awake.len() {
             let key = self.awake[index];
             if doorbell(&mut self.sources, key).is_some_and(|bell| !bell.receiver.is_idle()) {
@@ -145,7 +149,7 @@ impl<W: Window> SignalSet<W> {
     }
 
     /// Asks the kernel what rang and what is ready, and queues it. Returns whether a signal handler interrupted it.
-    fn collect(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+    pub(super) fn collect(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.unlooked = 0;
         let mut events = [const { MaybeUninit::uninit() }; EVENTS];
         let timeout = timespec(timeout);
@@ -190,7 +194,7 @@ impl<W: Window> SignalSet<W> {
             return;
         }
         // A failure leaves it as loud as it was; it is tried again at the next strike.
-        if epoll::delete(&self.epoll, &doorbell.waiter).is_err() {
+        if epoll::delete(&self.epoll, &doorbell.rung).is_err() {
             return;
         }
         self.counts.muted += 1;
@@ -219,7 +223,7 @@ impl<W: Window> SignalSet<W> {
                 continue;
             }
             let data = EventData::new_u64(token.to_u64());
-            if epoll::add(&self.epoll, &doorbell.waiter, data, DOORBELL).is_ok() {
+            if epoll::add(&self.epoll, &doorbell.rung, data, DOORBELL).is_ok() {
                 doorbell.state = State::Awake;
                 doorbell.strikes = 0;
             } else {
