@@ -67,8 +67,21 @@ impl Command {
     ///
     /// [`Stop::Failed`] when it cannot be started or does not exit with 0.
     pub(crate) fn run(self, tally: &mut Tally) -> Result<(), Stop> {
+        self.run_reading(tally, |_| true)
+    }
+
+    /// Runs it to its end; `read` looks at each line, and says whether it is shown.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Command::run`].
+    pub(crate) fn run_reading(
+        self,
+        tally: &mut Tally,
+        read: impl FnMut(&str) -> bool,
+    ) -> Result<(), Stop> {
         let words = self.words.clone();
-        match self.stream(tally) {
+        match self.stream(tally, read) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Stop::Failed(format!("`{words}`: {status}"))),
             Err(error) => Err(Stop::Failed(format!("`{words}` cannot run: {error}"))),
@@ -107,7 +120,11 @@ impl Command {
         Ok((child.wait()?, output))
     }
 
-    fn stream(mut self, tally: &mut Tally) -> io::Result<process::ExitStatus> {
+    fn stream(
+        mut self,
+        tally: &mut Tally,
+        mut read: impl FnMut(&str) -> bool,
+    ) -> io::Result<process::ExitStatus> {
         // One pipe for both streams keeps their lines in order.
         let (reader, writer) = io::pipe()?;
         let out: &mut dyn Write = if self.aside {
@@ -123,8 +140,11 @@ impl Command {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
-            out.write_all(&line)?;
-            tally.read_line(&String::from_utf8_lossy(&line));
+            let text = String::from_utf8_lossy(&line);
+            if read(text.trim_end()) {
+                out.write_all(&line)?;
+            }
+            tally.read_line(&text);
             line.clear();
         }
         child.wait()

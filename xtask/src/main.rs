@@ -21,7 +21,7 @@ use crate::bench::Bench;
 use crate::project::Project;
 use crate::report::Report;
 use crate::step::{Step, Stop};
-use crate::steps::{ALL, fuzz, mutants};
+use crate::steps::{ALL, fuzz, mutants, torture};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
@@ -40,6 +40,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Apply the mutations of `ring/mutants.toml`, one at a time, and show that each is caught by the tests it names
     Mutants(mutants::Options),
+    /// Read tables from other processes, and kill their writers, very often: no value may be torn, too old or lost
+    Torture(torture::Options),
     /// Measure beside the peers
     #[command(subcommand)]
     Bench(Bench),
@@ -50,7 +52,7 @@ struct Selection {
     /// Run only this step; may be given several times
     #[arg(long, value_name = "STEP", value_parser = steps::names())]
     only: Vec<String>,
-    /// Leave out what takes minutes: mutations, Miri, ThreadSanitizer, fuzzing, benchmarks
+    /// Leave out what takes minutes: torture, mutations, Miri, ThreadSanitizer, fuzzing, benchmarks
     #[arg(long)]
     quick: bool,
     /// List the steps and stop
@@ -93,6 +95,13 @@ fn main() -> ExitCode {
             let mut report = Report::default();
             report.run(1, 1, &steps::FUZZ, |tally| {
                 fuzz::fuzz(&project, &options, tally)
+            });
+            report
+        }
+        Task::Torture(options) => {
+            let mut report = Report::default();
+            report.run(1, 1, &steps::TORTURE, |tally| {
+                torture::torture(&project, &options, tally)
             });
             report
         }

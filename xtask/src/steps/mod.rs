@@ -12,6 +12,7 @@ mod setup;
 mod targets;
 mod tests;
 mod thread_sanitizer;
+pub(crate) mod torture;
 
 use crate::step::Step;
 
@@ -39,8 +40,16 @@ pub(crate) const MUTANTS: Step = Step {
     run: mutants::all,
 };
 
+/// Also `cargo xtask torture`.
+pub(crate) const TORTURE: Step = Step {
+    name: "torture",
+    about: "tables between processes, of which writers are killed, in both builds of the copies",
+    slow: true,
+    run: torture::for_a_while,
+};
+
 /// All of them.
-pub(crate) const ALL: [Step; 15] = [
+pub(crate) const ALL: [Step; 16] = [
     SETUP,
     Step {
         name: "format",
@@ -96,6 +105,7 @@ pub(crate) const ALL: [Step; 15] = [
         slow: false,
         run: tests::loom,
     },
+    TORTURE,
     MUTANTS,
     Step {
         name: "miri",
