@@ -244,7 +244,12 @@ impl Restart {
             read(&window, &mut cursor, 1);
 
             let writing = window.clone();
+            // The new writer loads words that it stores later. loom remembers only the last access of an atomic, and
+            // would take those loads for the reader's: nothing would race. So both access another one first.
+            let begun = Arc::new(AtomicU64::new(0));
+            let begins = begun.clone();
             let writer = thread::spawn(move || {
+                begins.load(Ordering::Relaxed);
                 let head = Field::new(&writing, 0).unwrap();
                 let mut value = [0];
                 let last = SlotReader::new(copies(&writing), &head)
@@ -263,6 +268,7 @@ impl Restart {
             let reader = SlotReader::new(copies(&reading), &head);
             let mut value = [0];
             let mut restarts = 0;
+            begun.store(1, Ordering::Relaxed);
             for _ in 0..2 {
                 match reader.read(&mut cursor, &mut value) {
                     Ok(generation) => assert_eq!(value, [value_of(generation.count())]),
@@ -313,5 +319,48 @@ fn the_fence_before_the_head_is_needed() {
             ..NOTHING
         };
         Restart { reader, ..UNNAMED }.is_caught();
+    }
+}
+
+/// Somebody saves the slot's value while its writer writes: he gets a whole one, or none.
+fn recovered_beside_the_writer(reader: Weakening) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        let window = window();
+        let mut written = WriteCursor::new(Epoch::FIRST);
+        publish(&window, &mut written);
+        let writing = window.clone();
+        let writer = thread::spawn(move || {
+            for _ in 0..3 {
+                publish(&writing, &mut written);
+            }
+        });
+        let reading = window.weakened(reader);
+        let head = Field::new(&reading, 0).unwrap();
+        let mut value = [0];
+        match SlotReader::new(copies(&reading), &head).recover(Epoch::FIRST, &mut value) {
+            Ok(generation) => assert_eq!(value, [value_of(generation.count())], "torn"),
+            Err(error) => assert!(matches!(error, ReadError::Inconsistent { .. })),
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_recovered_is_whole() {
+    recovered_beside_the_writer(NOTHING);
+}
+
+/// Number 0 comes behind the head and the sequence of the copy ahead of it, number 1 before the second look at a sequence.
+#[test]
+fn each_of_the_fences_of_recovery_is_needed() {
+    for number in 0..2 {
+        let reader = Weakening {
+            without_fence_number: Some(number),
+            ..NOTHING
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| recovered_beside_the_writer(reader)));
+        assert!(outcome.is_err(), "fence {number}");
     }
 }

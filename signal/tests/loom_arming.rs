@@ -18,31 +18,46 @@ fn without_fence() -> Weakening {
     }
 }
 
+type Side = (LoomWindow, LoomWindow);
+
+fn layout() -> DoorbellLayout {
+    DoorbellLayout::new(2).unwrap()
+}
+
+/// The sender's section, and the receiver's.
+fn sections() -> Side {
+    let senders = LoomWindow::builder()
+        .words::<u64>(0, 1)
+        .words::<u64>(64, 2)
+        .build();
+    (senders, LoomWindow::builder().words::<u64>(0, 1).build())
+}
+
+fn weakened((senders, receivers): &Side, weakening: Weakening) -> Side {
+    (senders.weakened(weakening), receivers.weakened(weakening))
+}
+
+fn sender((senders, receivers): &Side) -> Sender<LoomWindow, LoomWindow> {
+    Sender::new(senders, receivers, layout()).unwrap()
+}
+
+fn receiver((senders, receivers): &Side) -> Receiver<LoomWindow, LoomWindow, [u64; 2]> {
+    Receiver::new(senders, receivers, layout(), [0; 2]).unwrap()
+}
+
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
 /// A sender raises both channels; the receiver sleeps until it has seen them. loom reports a sleep that nobody ends as
 /// a deadlock.
 fn model(of_sender: Weakening, of_receiver: Weakening) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(move || {
-        let layout = DoorbellLayout::new(2).unwrap();
-        let senders = LoomWindow::builder()
-            .words::<u64>(0, 1)
-            .words::<u64>(64, 2)
-            .build();
-        let receivers = LoomWindow::builder().words::<u64>(0, 1).build();
-        let mut sender = Sender::new(
-            &senders.weakened(of_sender),
-            &receivers.weakened(of_sender),
-            layout,
-        )
-        .unwrap();
-        let mut receiver = Receiver::new(
-            &senders.weakened(of_receiver),
-            &receivers.weakened(of_receiver),
-            layout,
-            [0; 2],
-        )
-        .unwrap();
+    check(move || {
+        let sections = sections();
+        let mut sender = sender(&weakened(&sections, of_sender));
+        let mut receiver = receiver(&weakened(&sections, of_receiver));
         let eventfd = Arc::new(Eventfd::new());
         let kicks = Arc::new(AtomicU64::new(0));
 
@@ -89,4 +104,110 @@ fn the_senders_fence_is_needed() {
 #[should_panic(expected = "deadlock")]
 fn the_receivers_fence_is_needed() {
     model(Weakening::default(), without_fence());
+}
+
+/// The receiver sleeps until three channels were raised in all, of which it has seen none or one; three are raised.
+fn threshold(of_sender: Weakening, of_receiver: Weakening) {
+    check(move || {
+        let sections = sections();
+        let mut sender = sender(&weakened(&sections, of_sender));
+        let mut receiver = receiver(&weakened(&sections, of_receiver));
+        let eventfd = Arc::new(Eventfd::new());
+        let _ = sender.raise(0).unwrap();
+
+        let raising = thread::spawn({
+            let eventfd = eventfd.clone();
+            move || {
+                let mut kicks = 0;
+                for (channel, stamp) in [(1, 2), (0, 3)] {
+                    if sender.raise(channel).unwrap().is_needed() {
+                        assert_eq!(stamp, 3, "woken early");
+                        kicks += 1;
+                        eventfd.notify();
+                    }
+                }
+                kicks
+            }
+        });
+        // loom's waiting may end without reason.
+        while receiver.stamp() < 3 {
+            receiver.poll(|_, _| ());
+            if receiver.arm_at(3) == Arm::Armed {
+                eventfd.wait();
+            }
+        }
+        let kicks = raising.join().unwrap();
+        assert!(kicks <= 1);
+    });
+}
+
+#[test]
+fn who_armed_for_the_third_is_woken_by_the_third() {
+    threshold(Weakening::default(), Weakening::default());
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_threshold_needs_the_senders_fence() {
+    threshold(without_fence(), Weakening::default());
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_threshold_needs_the_receivers_fence() {
+    threshold(Weakening::default(), without_fence());
+}
+
+/// A sender died after it raised a channel, nobody knows whether it kicked; another goes on in its memory and raises the
+/// other one. The receiver sleeps until it has seen both, and is kicked at most once for each arming.
+fn resumed(of_sender: Weakening) {
+    check(move || {
+        let sections = sections();
+        let mut dead = sender(&sections);
+        let mut receiver = receiver(&sections);
+        let _ = dead.raise(0).unwrap();
+        let eventfd = Arc::new(Eventfd::new());
+        let kicks = Arc::new(AtomicU64::new(0));
+        // The new sender loads the root before it stores it. loom remembers only the last access of an atomic, and would
+        // take that load for the receiver's: nothing would race. So both access another one first.
+        let begun = Arc::new(AtomicU64::new(0));
+        let begins = begun.clone();
+        let resuming = thread::spawn({
+            let (senders, receivers) = weakened(&sections, of_sender);
+            let (eventfd, kicks) = (eventfd.clone(), kicks.clone());
+            move || {
+                begins.load(Relaxed);
+                let (mut sender, first) = Sender::resume(&senders, &receivers, layout()).unwrap();
+                for notify in [first, sender.raise(1).unwrap()] {
+                    if notify.is_needed() {
+                        kicks.fetch_add(1, Relaxed);
+                        eventfd.notify();
+                    }
+                }
+            }
+        });
+        begun.store(1, Relaxed);
+        let mut raised = [false; 2];
+        let mut armings = 0;
+        while raised != [true; 2] {
+            receiver.poll(|channel, _| raised[channel as usize] = true);
+            if raised != [true; 2] {
+                armings += 1;
+                if receiver.arm() == Arm::Armed {
+                    eventfd.wait();
+                }
+            }
+        }
+        resuming.join().unwrap();
+        // One for the resumption, which is unconditional, and one for each arming that it did not answer.
+        assert!(
+            kicks.load(Relaxed) <= armings + 1,
+            "two kicks for one arming"
+        );
+    });
+}
+
+#[test]
+fn a_resumed_sender_loses_no_wake_up() {
+    resumed(Weakening::default());
 }

@@ -234,7 +234,6 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
     /// [`ReadError`]; a slot whose first value was not completed was never written.
     pub fn recover(&self, epoch: Epoch, value: &mut [u64]) -> Result<Generation, ReadError> {
         let word = self.head.load();
-        self.copies.fence(Ordering::Acquire);
         let head = ReadCursor::default().accept(word)?;
         if head.epoch() > epoch {
             return Err(ReadError::NoGeneration { word });
@@ -243,6 +242,7 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
         let ahead = head.next().filter(|next| {
             self.copies.load_header(next.word(), Ordering::Relaxed) == complete(*next)
         });
+        // Pairs with the Release of the head and of the sequence ahead: what they name is complete.
         self.copies.fence(Ordering::Acquire);
         for candidate in ahead.into_iter().chain([head]) {
             if self.copy_out(candidate, value) == complete(candidate) {

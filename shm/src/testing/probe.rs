@@ -175,6 +175,11 @@ impl Dying {
         }
     }
 
+    /// Dies after `stores` more stores, however many were left.
+    pub fn dies_after(&self, stores: u64) {
+        self.left.store(stores, Relaxed);
+    }
+
     /// Whether a store has been lost.
     pub fn is_dead(&self) -> bool {
         self.left.load(Relaxed) == u64::MAX
