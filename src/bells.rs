@@ -98,7 +98,8 @@ pub(crate) struct Bells {
 }
 
 impl Bells {
-    /// Formats this side's trees and looks at the other's armed words. `doorbells` are rung to wake the other side.
+    /// Formats this side's trees and looks at the other's armed words. `doorbells` are the ends that are rung to wake the
+    /// other side.
     pub(crate) fn new(
         regions: &RegionSet,
         side: Side,
@@ -114,7 +115,7 @@ impl Bells {
             let layout = layout(class, region, tree)?;
             let armed = armed_word(armed, class).map_err(failed)?;
             let sender = Sender::new(tree, &armed, layout).map_err(failed)?;
-            classes.push((sender, Notifier::try_from(doorbell)?));
+            classes.push((sender, Notifier::from_end(doorbell)?));
         }
         Ok(Self { classes })
     }
@@ -172,7 +173,7 @@ pub(crate) fn ears(
         let armed = armed_word(armed, class).map_err(failed)?;
         let seen = vec![0; layout.channels() as usize];
         let receiver = Receiver::new(tree, &armed, layout, seen).map_err(failed)?;
-        ears.push((receiver, Waiter::try_from(doorbell)?));
+        ears.push((receiver, Waiter::from_end(doorbell)?));
     }
     Ok(ears)
 }

@@ -268,13 +268,13 @@ impl Bus {
     /// Offers a guest what there is.
     fn admit(&mut self, applicant: &Applicant) {
         let id = SessionId(applicant.session.0.into());
-        let admitted = self.offer(id, applicant).and_then(|session| {
+        let admitted = self.offer(id, applicant).and_then(|mut session| {
             let (memories, doorbells) = session.handover();
             let doorbells = doorbells.ok_or(HostError::ConnectedTwice)?;
             let admission = Admission {
                 guest_memory_bytes: self.plan.bytes(shmbus_shm::Section::Guest),
                 memories,
-                doorbells,
+                doorbells: &doorbells,
             };
             self.listener.admit(applicant.session, &admission)?;
             Ok(session)

@@ -30,8 +30,10 @@ pub(super) struct Session {
     name: String,
     manager: RegionManager,
     memories: [Memory; 2],
-    /// Taken apart when the guest is connected.
+    /// This side's ends; taken apart when the guest is connected.
     doorbells: Option<Doorbells>,
+    /// The guest's ends, until it is given them.
+    guests_doorbells: Option<Doorbells>,
     offers: Vec<DeviceOffer>,
     offer_table: TypedWriter<DeviceOffer, Mapped, Vec<u64>>,
     machines: Vec<StatusMachine>,
@@ -83,12 +85,14 @@ impl Session {
         let machines = offers
             .iter()
             .map(|offer| StatusMachine::new(offer.features));
+        let (doorbells, guests_doorbells) = Doorbells::create(CLASSES)?;
         Ok(Self {
             id,
             name,
             manager,
             memories: [host, common],
-            doorbells: Some(Doorbells::create(CLASSES)?),
+            doorbells: Some(doorbells),
+            guests_doorbells: Some(guests_doorbells),
             machines: machines.collect(),
             offers,
             offer_table,
@@ -101,9 +105,9 @@ impl Session {
         &self.name
     }
 
-    /// What the transport hands to the guest.
-    pub(super) fn handover(&self) -> (Vec<Memory>, Option<&Doorbells>) {
-        (self.memories.to_vec(), self.doorbells.as_ref())
+    /// What the transport hands to the guest, once.
+    pub(super) fn handover(&mut self) -> (Vec<Memory>, Option<Doorbells>) {
+        (self.memories.to_vec(), self.guests_doorbells.take())
     }
 
     /// The guest's memory has come: its tables and trees are looked at, and its doorbells listened to.

@@ -36,7 +36,7 @@
 //!
 //! let host = Memory::create(MemoryId::HOST, "host", 4096, 1)?;
 //! Field::<u64, _>::new(host.window(), 0)?.store(7, Relaxed);
-//! let doorbells = Doorbells::create(4)?;
+//! let (_ours, doorbells) = Doorbells::create(4)?;
 //! let seen = loop {
 //!     // A real host waits until the listener's descriptor is readable.
 //!     match listener.next_event() {

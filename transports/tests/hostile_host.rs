@@ -61,7 +61,7 @@ fn give(peer: &mut Raw, announced: Announcement, fd: OwnedFd) {
 fn invite(peer: &mut Raw) {
     peer.message(&Message::Welcome(welcome()));
     give(peer, memory(MemoryId::HOST, PAGE, 1), memfd(PAGE, SEALED));
-    let bells = Doorbells::create(CLASSES).unwrap();
+    let (_ours, bells) = Doorbells::create(CLASSES).unwrap();
     let bells: Vec<_> = bells.to_host.iter().chain(&bells.to_guest).collect();
     let classes = CLASSES as u8;
     peer.with(&Message::Doorbells { classes }.encode(), &bells);
@@ -160,7 +160,7 @@ fn a_host_of_another_sort_or_release() {
     assert!(error.to_string().contains("no shmbus program"), "{error}");
     let error = refused_by(|peer| {
         let mut frame = Message::Welcome(welcome()).encode();
-        frame[8] = 2;
+        frame[8] = 3;
         peer.bytes(&frame);
     });
     assert!(

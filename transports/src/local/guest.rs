@@ -260,7 +260,7 @@ pub struct GuestLink {
     pub guest_memory: Memory,
     /// The host's: [`MemoryId::HOST`] for certain, COMMON and SHARED ones.
     pub memories: Vec<Memory>,
-    /// The doorbells, both ways.
+    /// This side's ends of the doorbells, both ways.
     pub doorbells: Doorbells,
     socket: Socket,
     given: Given,

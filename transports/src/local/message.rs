@@ -33,7 +33,7 @@ use crate::memory::Memory;
 /// What every frame starts with.
 pub const MAGIC: [u8; 4] = *b"sbus";
 /// The version of this protocol. Both sides must speak the same one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes in a frame's header.
 pub const HEADER_BYTES: usize = 8;
 /// The most bytes in a frame's body: those of a full [`Page`].
@@ -300,7 +300,7 @@ pub enum Message {
     Refusal(Refusal),
     /// A memory, with its descriptor.
     Memory(Announcement),
-    /// The doorbells: `classes` eventfds that the guest rings, then as many that the host rings.
+    /// The doorbells: `classes` ends by which the guest rings, then as many by which it is rung.
     Doorbells {
         /// The number of priority classes.
         classes: u8,

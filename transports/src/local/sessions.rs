@@ -22,7 +22,7 @@ pub struct Admission<'a> {
     pub guest_memory_bytes: u64,
     /// The host's memories for this session: [`MemoryId::HOST`], and COMMON ones. The SHARED ones of the bus come by themselves.
     pub memories: Vec<Memory>,
-    /// The doorbells; the guest gets all of them.
+    /// The guest's ends of the doorbells. Drop them afterwards.
     pub doorbells: &'a Doorbells,
 }
 

@@ -172,7 +172,7 @@ fn act(
 ) -> Seen {
     match event {
         Event::Hello(applicant) => {
-            let bells = Doorbells::create(CLASSES).unwrap();
+            let (bells, given) = Doorbells::create(CLASSES).unwrap();
             let memories = vec![
                 Memory::create(MemoryId::HOST, "host", PAGE, 1).unwrap(),
                 Memory::create(MemoryId::COMMON, "common", 2 * PAGE, 1).unwrap(),
@@ -183,7 +183,7 @@ fn act(
                 &Admission {
                     guest_memory_bytes: 3 * PAGE,
                     memories,
-                    doorbells: &bells,
+                    doorbells: &given,
                 },
             );
             doorbells.insert(applicant.session, bells);

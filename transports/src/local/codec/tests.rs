@@ -23,7 +23,7 @@ fn a_hello_lies_in_the_frame_as_documented() {
     expected.extend(*b"sbus"); // magic
     expected.extend([1, 0]); // kind, descriptors
     expected.extend([64, 0]); // bytes in the body
-    expected.extend([1, 0, 1, 5]); // version, role, length of the name
+    expected.extend([2, 0, 1, 5]); // version, role, length of the name
     expected.extend([0; 4]);
     expected.extend(0x10..=0x17); // private features
     expected.extend(0x00..=0x0f); // features
@@ -68,10 +68,10 @@ fn the_documented_sizes_are_the_encoded_ones() {
 #[test]
 fn another_version_is_told_apart_whatever_else_it_changed() {
     let mut frame = Message::Hello(hello()).encode();
-    frame[8] = 2;
+    frame[8] = 3;
     frame.extend([0xff; 16]); // longer, and other things in it
     frame[6] += 16;
-    assert_eq!(decode(&frame), Err(MessageError::Version { found: 2 }));
+    assert_eq!(decode(&frame), Err(MessageError::Version { found: 3 }));
 }
 
 #[test]
