@@ -8,7 +8,9 @@
 //!
 //! - [`suppress`]: the two words and the tree, without an operating system: [`suppress::Sender`] and
 //!   [`suppress::Receiver`].
-//! - `os`, with the feature `std`: eventfds, and a set of doorbells and other file descriptors, served by priority.
+//! - `os`, with the feature `std`: doorbells, and a set of doorbells and other file descriptors, served by priority.
+//!   With the feature `tokio`, tasks wait for them (`os::tokio`); with the feature `kvm`, a guest rings and is rung
+//!   (`os::kvm`).
 //!
 //! ```
 //! use shmbus_shm::{Notify, heap};

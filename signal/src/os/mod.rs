@@ -41,12 +41,16 @@
 
 mod doorbell;
 mod eventfd;
+#[cfg(feature = "kvm")]
+pub mod kvm;
 mod set;
 mod socket;
 mod spin;
 // Miri knows neither epoll's edges nor the system calls made here.
 #[cfg(all(test, not(miri)))]
 mod tests;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod turns;
 
 pub use doorbell::{DoorbellError, Notifier, Waiter, doorbell};

@@ -44,6 +44,7 @@ fn cargo_test(project: &Project) -> Command {
     Command::cargo(project).args([
         "test",
         "--workspace",
+        "--all-features",
         "--no-fail-fast",
         "--profile",
         "checked",
@@ -65,6 +66,7 @@ fn nextest(project: &Project, filter: &str, tally: &mut Tally) -> Result<(), Sto
             "nextest",
             "run",
             "--workspace",
+            "--all-features",
             "--cargo-profile",
             "checked",
         ])
