@@ -13,6 +13,12 @@ pub enum SignalError {
     /// The receiver's section does not hold the armed word.
     #[error("the doorbell's armed word: {0}")]
     Armed(#[from] WindowError),
+    /// There are as many subscribers as there may be.
+    #[error("there are {bound} subscribers already, which is the bound")]
+    Subscribers {
+        /// How many there may be.
+        bound: usize,
+    },
     /// The doorbell has no such channel.
     #[error("channel {channel} does not exist: the doorbell has {channels}")]
     NoSuchChannel {

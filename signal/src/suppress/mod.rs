@@ -27,17 +27,28 @@
 //! What the sender last answered it keeps privately: one kick for each arming, however many channels are raised, and
 //! nothing in the receiver's section is ever cleared by the sender.
 //!
+//! # Thresholds and subscribers
+//!
+//! A receiver need not be woken by the next channel: [`Receiver::arm_at`] names the stamp, and what is raised before it
+//! costs no kick. That is not a doorbell's alone. An [`Alarm`] asks to be woken at generation G of anything that has one, say
+//! of a slot in a table, and [`Subscribers`] answers the alarms of up to 64 receivers, each in a section of its own. A
+//! [`Broadcast`] is a doorbell that so many hear.
+//!
 //! # Trust
 //!
-//! The receiver's word can make the sender kick at most once for each raise. The sender's tree can make the receiver
+//! The receiver's word can make the sender kick it at most once for each raise, and no other receiver. The sender's tree can make the receiver
 //! scan it once, or sleep: only a time limit helps against a sender that is silent. Neither can do more.
 
+mod alarm;
 mod layout;
 mod receiver;
 mod sender;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::{Alarm, Arm};
 pub use layout::{DoorbellLayout, SignalError};
-pub use receiver::{Arm, Receiver};
+pub use receiver::Receiver;
 pub use sender::{Sender, SenderCounts};
+pub use subscribers::{Broadcast, Due, Subscriber, Subscribers};

@@ -1,28 +1,17 @@
 //! The side that wants to know which channels were raised.
 
 use core::ops::ControlFlow;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use shmbus_shm::{Field, Scan, TreeReader, Window};
+use shmbus_shm::{Scan, TreeReader, Window};
 
-use super::{DoorbellLayout, SignalError};
-
-/// Whether a receiver may sleep.
-#[must_use = "a receiver that was raised while it armed must not sleep"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arm {
-    /// The sender will kick: sleep.
-    Armed,
-    /// It was raised meanwhile: poll instead.
-    Moved,
-}
+use super::{Alarm, Arm, DoorbellLayout, SignalError};
 
 /// The receiving side of a doorbell: `T` is the window on the sender's section, `A` on its own, `S` storage of a word
 /// for each channel (a `Vec<u64>` or a `&mut [u64]`).
 #[derive(Debug)]
 pub struct Receiver<T, A, S> {
     tree: TreeReader<T, S>,
-    armed: Field<u64, A>,
+    alarm: Alarm<A>,
 }
 
 impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
@@ -33,12 +22,10 @@ impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
     ///
     /// [`SignalError::Tree`], also if `seen` has fewer words than there are channels; [`SignalError::Armed`].
     pub fn new(tree: &T, armed: &A, layout: DoorbellLayout, seen: S) -> Result<Self, SignalError> {
-        let receiver = Self {
+        Ok(Self {
             tree: TreeReader::new(tree, layout.tree(), seen)?,
-            armed: Field::new(armed, 0)?,
-        };
-        receiver.disarm();
-        Ok(receiver)
+            alarm: Alarm::new(armed)?,
+        })
     }
 
     /// Goes over to the new memory of a sender that restarted, and is disarmed. The next poll reports every channel
@@ -84,26 +71,27 @@ impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
     /// Asks to be woken by whatever is raised next. After [`Arm::Armed`] the receiver may wait for the doorbell: no
     /// wake-up is lost. A kick may come late, after the receiver has found the change by itself.
     pub fn arm(&self) -> Arm {
-        self.arm_at(self.stamp().saturating_add(1))
+        self.arm_after(1)
     }
 
-    /// Asks to be woken once the sender has raised `stamp` channels in all, for who rather sleeps through a few.
-    /// [`Receiver::stamp`] says how many were seen.
+    /// Asks to be woken once so many channels more were raised than this receiver has seen, for who rather sleeps through
+    /// a few. One channel raised twice counts twice.
+    pub fn arm_after(&self, raises: u64) -> Arm {
+        self.arm_at(self.stamp().saturating_add(raises))
+    }
+
+    /// Asks to be woken once the sender has raised `stamp` channels in all: a channel's generation is that count when it
+    /// was last raised. [`Receiver::stamp`] says how many were seen.
     pub fn arm_at(&self, stamp: u64) -> Arm {
-        self.armed.store(stamp, Relaxed);
-        // Against the fence in `Sender::raise`: either it finds the armed word, or we find its stamp.
-        self.armed.fence(SeqCst);
-        let root = self.tree.root();
-        // A root that fell is no honest sender's, and would never reach the stamp.
-        if self.tree.is_paused() || root >= stamp || root < self.stamp() {
-            self.disarm();
-            return Arm::Moved;
-        }
-        Arm::Armed
+        self.alarm.arm_unless(stamp, || {
+            let root = self.tree.root();
+            // A root that fell is no honest sender's, and would never reach the stamp.
+            self.tree.is_paused() || root >= stamp || root < self.stamp()
+        })
     }
 
     /// Asks not to be woken. A kick that was decided before may still come.
     pub fn disarm(&self) {
-        self.armed.store(0, Relaxed);
+        self.alarm.disarm();
     }
 }

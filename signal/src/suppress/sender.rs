@@ -1,18 +1,15 @@
 //! The side that raises channels.
 
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use shmbus_shm::{Notify, TreeWriter, Window};
 
-use shmbus_shm::{Field, Notify, TreeWriter, Window};
-
+use super::alarm::Answers;
 use super::{DoorbellLayout, SignalError};
 
 /// The sending side of a doorbell: `T` is the window on its own section, `A` on the receiver's.
 #[derive(Debug)]
 pub struct Sender<T, A> {
     tree: TreeWriter<T>,
-    armed: Field<u64, A>,
-    /// The armed word that was last answered with a kick. Private: the receiver cannot make us answer it twice.
-    answered: u64,
+    answers: Answers<A>,
     counts: SenderCounts,
 }
 
@@ -34,8 +31,7 @@ impl<T: Window, A: Window> Sender<T, A> {
     pub fn new(tree: &T, armed: &A, layout: DoorbellLayout) -> Result<Self, SignalError> {
         Ok(Self {
             tree: TreeWriter::create(tree, layout.tree())?,
-            armed: Field::new(armed, 0)?,
-            answered: 0,
+            answers: Answers::new(armed)?,
             counts: SenderCounts::default(),
         })
     }
@@ -53,16 +49,12 @@ impl<T: Window, A: Window> Sender<T, A> {
     ) -> Result<(Self, Notify), SignalError> {
         let mut sender = Self {
             tree: TreeWriter::resume(tree, layout.tree())?,
-            armed: Field::new(armed, 0)?,
-            answered: 0,
+            answers: Answers::new(armed)?,
             counts: SenderCounts::default(),
         };
         // The kick that follows answers what is armed by now, if it is due: a stamp yet to come is answered when it does.
-        sender.tree.leaves().fence(SeqCst);
-        let armed = sender.armed.load(Relaxed);
-        if armed <= sender.tree.stamp() {
-            sender.answered = armed;
-        }
+        sender.answers.fence();
+        let _ = sender.answers.is_due(sender.tree.stamp());
         Ok((sender, Notify::Yes))
     }
 
@@ -72,8 +64,7 @@ impl<T: Window, A: Window> Sender<T, A> {
     ///
     /// [`SignalError::Armed`]; the sender then stays with the old memory.
     pub fn rebind(&mut self, armed: &A) -> Result<(), SignalError> {
-        self.armed = Field::new(armed, 0)?;
-        self.answered = 0;
+        self.answers = Answers::new(armed)?;
         Ok(())
     }
 
@@ -94,14 +85,11 @@ impl<T: Window, A: Window> Sender<T, A> {
             return Err(SignalError::NoSuchChannel { channel, channels });
         }
         let stamp = self.tree.mark(channel, self.tree.stamp() + 1);
-        // Against the fence in `Receiver::arm_at`: either it finds this stamp, or we find what it armed.
-        self.tree.leaves().fence(SeqCst);
-        let armed = self.armed.load(Relaxed);
-        if armed == 0 || armed == self.answered || stamp < armed {
+        self.answers.fence();
+        if !self.answers.is_due(stamp) {
             self.counts.suppressed += 1;
             return Ok(Notify::No);
         }
-        self.answered = armed;
         self.counts.sent += 1;
         Ok(Notify::Yes)
     }
