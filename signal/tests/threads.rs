@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
 
 use shmbus_shm::{Entries, heap};
-use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
+use shmbus_signal::suppress::{Arm, Broadcast, DoorbellLayout, Receiver, Sender};
 
 const CHANNELS: u32 = 100;
 
@@ -78,4 +78,52 @@ fn a_receiver_that_sleeps_sees_everything() {
     assert_eq!(counts.sent, kicks.load(Acquire));
     assert!(counts.sent > 0);
     assert!(counts.sent <= armings, "two kicks for one arming");
+}
+
+/// Two receivers of one sender, each with an armed word of its own, one of which sleeps through three raises at a time.
+#[test]
+fn two_receivers_of_one_sender_see_everything() {
+    let raises = if cfg!(miri) { 100 } else { 100_000_u64 };
+    let layout = DoorbellLayout::new(1).unwrap();
+    let tree = heap(layout.tree_bytes());
+    let mut sender = Broadcast::<_, _, 2>::new(&tree, layout).unwrap();
+    let mut hearing = Vec::new();
+    let mut kicks = Vec::new();
+    for ahead in [1, 3] {
+        let armed = heap(DoorbellLayout::ARMED_BYTES);
+        let _ = sender.subscribe(&armed).unwrap();
+        let mut receiver = Receiver::new(&tree, &armed, layout, [0]).unwrap();
+        let rung = Arc::new(AtomicU64::new(0));
+        kicks.push(rung.clone());
+        hearing.push(thread::spawn(move || {
+            let (mut last, mut heard, mut armings) = (0, 0, 0);
+            while last < raises {
+                armings += 1;
+                // The last raises may be fewer than it likes to sleep through.
+                if receiver.arm_after(ahead.min(raises - receiver.stamp())) == Arm::Armed {
+                    while rung.load(Acquire) == heard {
+                        thread::yield_now();
+                    }
+                    heard = rung.load(Acquire);
+                }
+                receiver.poll(|_, generation| {
+                    assert!(generation > last);
+                    last = generation;
+                });
+            }
+            armings
+        }));
+    }
+    for count in 1..=raises {
+        for subscriber in sender.raise(0).unwrap() {
+            kicks[subscriber.index()].fetch_add(1, Release);
+        }
+        if count % 8 == 0 {
+            thread::yield_now();
+        }
+    }
+    for (hearing, kicks) in hearing.into_iter().zip(kicks) {
+        let (armings, kicks) = (hearing.join().unwrap(), kicks.load(Acquire));
+        assert!(kicks <= armings, "{kicks} kicks for {armings} armings");
+    }
 }

@@ -36,7 +36,11 @@ pub enum DoorbellError {
 ///
 /// Whatever the peer does with its end, [`Notifier::notify`] and [`Waiter::drain`] return at once: there is no counter
 /// to fill, no flag to change, no way to send anything. An eventfd ([`Waiter::new`]) lacks that, since both sides hold
-/// the same one. It costs a tenth of a microsecond more to ring. Closing one end rings the other once more.
+/// the same one. To ring costs 0.33 microseconds instead of 0.24. Closing one end rings the other once more.
+///
+/// What remains is closing what a *peer* made: Linux has a close wait for every epoll instance that watches the
+/// descriptor, and the peer may have kept one, and hold it up over a page fault that it controls (by userfaultfd or FUSE).
+/// Who made the doorbell never gives its own end away, and is safe from that.
 ///
 /// # Errors
 ///
