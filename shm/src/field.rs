@@ -327,6 +327,21 @@ impl<'w, W: Window> Records<'w, W> {
         self.payload_words
     }
 
+    /// The same records without their headers: the first word of the payload is the header then. A payload without words
+    /// has none, and stays what it is.
+    #[inline(always)]
+    pub fn payloads(&self) -> Self {
+        // A record ends where it ended before, so it lies inside its stride, and that inside the window.
+        match self.payload_words.checked_sub(1) {
+            Some(payload_words) => Self {
+                offset: self.offset + 8,
+                payload_words,
+                ..*self
+            },
+            None => *self,
+        }
+    }
+
     /// Loads the header of record `index` modulo the count.
     #[inline(always)]
     pub fn load_header(&self, index: u64, order: Ordering) -> u64 {

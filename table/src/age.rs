@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use shmbus_shm::{Entries, Window, WindowError};
 
 use crate::flags::TableFlags;
+use crate::header::Life;
 use crate::layout::TableLayout;
 
 /// How long ago a slot was last published, by the writer's own count: no clock of the reader's is needed.
@@ -85,6 +86,32 @@ impl<W: Window> Ages<W> {
     #[inline(always)]
     pub(crate) fn set(&self, slot: u32, beats: u64) {
         self.0.store(slot as usize, beats, Release);
+    }
+
+    /// How old a slot of a table says it is, whose array this is, if it has one.
+    pub(crate) fn age(
+        ages: Option<&Self>,
+        life: &Life<W>,
+        layout: TableLayout,
+        slot: u32,
+    ) -> Result<Age, AgeError> {
+        let slots = layout.slots();
+        if slot >= slots {
+            return Err(AgeError::NoSuchSlot { slot, slots });
+        }
+        let published = ages.ok_or(AgeError::NotTold)?.get(slot);
+        if published == 0 {
+            return Err(AgeError::NeverWritten);
+        }
+        let heartbeat = life.heartbeat();
+        let beats = heartbeat.checked_sub(published).ok_or(AgeError::Ahead {
+            published,
+            heartbeat,
+        })?;
+        Ok(Age {
+            beats,
+            beat_ns: layout.beat_ns(),
+        })
     }
 
     /// The beat at which a slot says it was last published.

@@ -30,10 +30,12 @@ pub enum TableError {
         /// The version found.
         found: u32,
     },
-    /// The table has something that this kind of reader or writer does not serve.
-    #[error("the table's flags are {found}; here they can be {expected}")]
-    Flags {
-        /// The flags that the reader or writer serves.
+    /// The table is of another kind than this reader or writer.
+    #[error(
+        "the table's flags are {found}; this is for tables of {expected}, with or without AGES"
+    )]
+    Kind {
+        /// The flags that the reader or writer is for.
         expected: TableFlags,
         /// The table's flags.
         found: TableFlags,
@@ -87,6 +89,17 @@ pub enum TableError {
         /// How many slots there are.
         slots: u32,
     },
+    /// A transaction has as many slots as the storage given to its writer can stage.
+    #[error(
+        "{capacity} slots are staged, for which the writer has storage; there is no room for another"
+    )]
+    Staging {
+        /// How many slots a transaction can have.
+        capacity: usize,
+    },
+    /// 2^48 transactions have been committed: the writer must go on under the next epoch, in new memory.
+    #[error("the table's transactions are used up; restart the writer under the next epoch")]
+    TransactionsUsedUp,
     /// The slot did not take the value.
     #[error(transparent)]
     Publish(#[from] PublishError),

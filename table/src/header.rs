@@ -94,6 +94,27 @@ impl Header {
         })
     }
 
+    /// That a reader of a table of this shape and type can go over to the one that this is the header of.
+    pub(crate) fn check_successor(
+        &self,
+        layout: TableLayout,
+        type_id: u32,
+    ) -> Result<(), TableError> {
+        if self.layout != layout {
+            return Err(TableError::Geometry {
+                expected: layout,
+                found: self.layout,
+            });
+        }
+        if self.type_id != type_id {
+            return Err(TableError::Type {
+                expected: type_id,
+                found: self.type_id,
+            });
+        }
+        Ok(())
+    }
+
     /// Takes the magic away, so that nobody takes what is half set up for a table.
     pub(crate) fn withdraw<W: Window>(window: &W) -> Result<(), TableError> {
         Field::<u64, _>::new(window, at::MAGIC)?.store(0, Relaxed);

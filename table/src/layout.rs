@@ -10,6 +10,9 @@ use crate::options::TableOptions;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = 64;
 
+/// Where the word is that names the last committed transaction, if there are any.
+pub(crate) const COMMIT_OFFSET: usize = HEADER_BYTES;
+
 /// Bytes of the line that names the last committed transaction.
 const COMMIT_BYTES: usize = 64;
 
@@ -230,11 +233,11 @@ impl TableLayout {
         self.payload_words() == 1
     }
 
-    /// That the table has nothing but what somebody serves.
-    pub(crate) fn check_flags(&self, expected: TableFlags) -> Result<(), TableError> {
+    /// That the table is of the kind that somebody serves: ages make no other kind.
+    pub(crate) fn check_kind(&self, expected: TableFlags) -> Result<(), TableError> {
         let found = self.flags();
-        if !expected.contains(found) {
-            return Err(TableError::Flags { expected, found });
+        if found.without(TableFlags::AGES) != expected {
+            return Err(TableError::Kind { expected, found });
         }
         Ok(())
     }

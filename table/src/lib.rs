@@ -65,6 +65,7 @@ mod resume;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod typed;
 mod value;
 mod writer;
@@ -79,6 +80,10 @@ pub use reader::TableReader;
 pub use resume::Recovered;
 pub use shmbus_shm::Scan;
 pub use shmbus_shm::slot::{Epoch, Generation};
+pub use transaction::{
+    SnapshotError, SnapshotReader, Transaction, TransactionWriter, TypedSnapshotError,
+    TypedSnapshotReader, TypedTransaction, TypedTransactionWriter, max_snapshot_loads,
+};
 pub use typed::{TypedReadError, TypedReader, TypedWriter, layout_of, layout_with};
 pub use value::{InvalidValue, Value};
 pub use writer::TableWriter;

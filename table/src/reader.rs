@@ -42,7 +42,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     pub fn attach(window: W, mut cursors: S, seen: S) -> Result<Self, TableError> {
         let header = Header::read(&window)?;
         let layout = header.layout;
-        layout.check_flags(TableFlags::AGES)?;
+        layout.check_kind(TableFlags::NONE)?;
         let found = cursors.as_ref().len();
         if found < layout.slots() as usize {
             return Err(TableError::Storage {
@@ -73,18 +73,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     /// [`TableError`]; the reader then stays with the old memory.
     pub fn rebind(&mut self, window: W) -> Result<Epoch, TableError> {
         let header = Header::read(&window)?;
-        if header.layout != self.layout {
-            return Err(TableError::Geometry {
-                expected: self.layout,
-                found: header.layout,
-            });
-        }
-        if header.type_id != self.type_id {
-            return Err(TableError::Type {
-                expected: self.type_id,
-                found: header.type_id,
-            });
-        }
+        header.check_successor(self.layout, self.type_id)?;
         let life = Life::new(&window)?;
         let ages = Ages::new(&window, self.layout)?;
         let values = Values::new(&window, self.layout)?;
@@ -197,23 +186,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     ///
     /// [`AgeError`].
     pub fn age(&self, slot: u32) -> Result<Age, AgeError> {
-        let slots = self.layout.slots();
-        if slot >= slots {
-            return Err(AgeError::NoSuchSlot { slot, slots });
-        }
-        let published = self.ages.as_ref().ok_or(AgeError::NotTold)?.get(slot);
-        if published == 0 {
-            return Err(AgeError::NeverWritten);
-        }
-        let heartbeat = self.life.heartbeat();
-        let beats = heartbeat.checked_sub(published).ok_or(AgeError::Ahead {
-            published,
-            heartbeat,
-        })?;
-        Ok(Age {
-            beats,
-            beat_ns: self.layout.beat_ns(),
-        })
+        Ages::age(self.ages.as_ref(), &self.life, self.layout, slot)
     }
 
     /// The generation that was read last from a slot.

@@ -16,7 +16,7 @@ use crate::layout::TableLayout;
 use crate::slots::Values;
 use crate::writer::{TableWriter, tree_area};
 
-const MAX_SLOT_WORDS: usize = TableLayout::MAX_SLOT_BYTES as usize / 8;
+pub(crate) const MAX_SLOT_WORDS: usize = TableLayout::MAX_SLOT_BYTES as usize / 8;
 
 /// What a new writer found of its predecessor's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         cursors: S,
     ) -> Result<(Self, Recovered), TableError> {
         let old = Header::read(from)?;
+        old.layout.check_kind(TableFlags::NONE)?;
         let header = next_life(old)?;
         let mut table = Self::format(&window, header, cursors)?;
         let contents = Contents::new(from, old)?;
@@ -75,7 +76,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// short.
     pub fn resume_in_place(window: W, cursors: S) -> Result<(Self, Recovered), TableError> {
         let old = Header::read(&window)?;
-        old.layout.check_flags(TableFlags::AGES)?;
+        old.layout.check_kind(TableFlags::NONE)?;
         let header = next_life(old)?;
         let contents = Contents::new(&window, old)?;
         let area = tree_area(&window, old.layout)?;
@@ -117,6 +118,9 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// Makes a slot that holds nothing consistent one that was never written.
     fn give_up(&mut self, slot: u32) {
         self.tree.mark(slot, 0);
+        if let Some(ages) = &self.ages {
+            ages.set(slot, 0);
+        }
         if let Some(copies) = self.values.copies.get(slot as usize) {
             for copy in 0..copies.count() {
                 copies.store_header(copy, 0, core::sync::atomic::Ordering::Relaxed);
@@ -125,23 +129,23 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     }
 }
 
-fn next_life(old: Header) -> Result<Header, TableError> {
+pub(crate) fn next_life(old: Header) -> Result<Header, TableError> {
     let epoch = old.epoch.next().ok_or(TableError::EpochsUsedUp)?;
     Ok(Header { epoch, ..old })
 }
 
 /// What a dead writer left.
-struct Contents<W> {
-    epoch: Epoch,
+pub(crate) struct Contents<W> {
+    pub(crate) epoch: Epoch,
     /// The last heartbeat.
-    beats: u64,
+    pub(crate) beats: u64,
     ages: Option<Ages<W>>,
-    heads: Entries<u64, W>,
-    values: Values<W>,
+    pub(crate) heads: Entries<u64, W>,
+    pub(crate) values: Values<W>,
 }
 
 impl<W: Window> Contents<W> {
-    fn new(window: &W, header: Header) -> Result<Self, TableError> {
+    pub(crate) fn new(window: &W, header: Header) -> Result<Self, TableError> {
         let tree = header.layout.tree();
         let heads = header.layout.tree_offset() + tree.offset(tree.levels());
         Ok(Self {
@@ -154,7 +158,7 @@ impl<W: Window> Contents<W> {
     }
 
     /// The heartbeat at which a slot was last published, as far as that can be.
-    fn published(&self, slot: u32) -> u64 {
+    pub(crate) fn published(&self, slot: u32) -> u64 {
         let beats = self.ages.as_ref().map_or(self.beats, |ages| ages.get(slot));
         beats.clamp(FIRST_BEAT, self.beats)
     }

@@ -57,7 +57,7 @@ fn value_bytes<V: Value>() -> u32 {
     u32::try_from(V::WORDS * 8).unwrap_or(u32::MAX)
 }
 
-fn check<V: Value>(layout: TableLayout, type_id: u32) -> Result<(), TableError> {
+pub(crate) fn check<V: Value>(layout: TableLayout, type_id: u32) -> Result<(), TableError> {
     if type_id != V::TYPE_ID {
         return Err(TableError::Type {
             expected: V::TYPE_ID,

@@ -48,6 +48,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             type_id,
             epoch,
         };
+        layout.check_kind(TableFlags::NONE)?;
         let table = Self::format(&window, header, cursors)?;
         header.announce(&window, table.beats)?;
         Ok(table)
@@ -55,7 +56,6 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
 
     /// Sets up everything but the header, which makes a table of it.
     pub(crate) fn format(window: &W, header: Header, cursors: S) -> Result<Self, TableError> {
-        header.layout.check_flags(TableFlags::AGES)?;
         header.layout.check_fits(window.len())?;
         Header::withdraw(window)?;
         let area = tree_area(window, header.layout)?;
@@ -233,11 +233,11 @@ pub(crate) fn tree_area<W: Window>(window: &W, layout: TableLayout) -> Result<W,
 }
 
 /// A slot's head is its leaf: naming a generation also marks the way to it.
-struct TreeHead<'a, W> {
-    tree: &'a mut TreeWriter<W>,
-    ages: Option<&'a Ages<W>>,
-    beats: u64,
-    slot: u32,
+pub(crate) struct TreeHead<'a, W> {
+    pub(crate) tree: &'a mut TreeWriter<W>,
+    pub(crate) ages: Option<&'a Ages<W>>,
+    pub(crate) beats: u64,
+    pub(crate) slot: u32,
 }
 
 impl<W: Window> HeadStore for TreeHead<'_, W> {

@@ -1,6 +1,6 @@
 //! What everything is made of: directory, slots, trees, tables, doorbells.
 
-use shmbus_shm::slot::{Epoch, copy_stride};
+use shmbus_shm::slot::{Epoch, TRIES, WALK_STEPS, copy_stride, max_loads};
 use shmbus_shm::{
     DirectoryLayout, DirectoryWriter, MemoryId, PRIORITY_CLASSES, Permission, Placement, Purpose,
     Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter, Window, directory,
@@ -8,7 +8,10 @@ use shmbus_shm::{
 };
 use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
 use shmbus_signal::{CLASSES, ChannelId};
-use shmbus_table::{Generation, TableFlags, TableLayout, TableOptions, TableWriter};
+use shmbus_table::{
+    Generation, TableFlags, TableLayout, TableOptions, TableWriter, TransactionWriter,
+    max_snapshot_loads,
+};
 
 use crate::document::{
     check_examples, check_numbers, check_structure, contents, number, table, tables, to_bytes,
@@ -293,6 +296,68 @@ fn tables_have_the_layout_told_of() {
     let _ = writer.publish(3, &[7; 3]).unwrap();
     let published = window.narrow(layout.ages_offset() + 8 * 3, 8).unwrap();
     assert_eq!(contents(&published), 2_u64.to_le_bytes());
+}
+
+#[test]
+fn transactions_have_the_words_told_of() {
+    let layout = TableLayout::with_options(2, 16, TableOptions::new().transactions()).unwrap();
+    let window = heap(layout.bytes());
+    let epoch = Epoch::new(2).unwrap();
+    let storage = vec![0; 6];
+    let mut writer =
+        TransactionWriter::create(window.clone(), layout, 1, epoch, storage.clone(), storage)
+            .unwrap();
+    let word = |offset| contents(&window.narrow(offset, 8).unwrap());
+    let words: Vec<_> = table("Table", "word of a copy")
+        .rows
+        .iter()
+        .map(|row| (row[0], number(row[1]) as usize))
+        .collect();
+    let [("sequence", sequence), ("number", number), ("value", value)] = words[..] else {
+        panic!("{words:?}");
+    };
+    for count in 1..=6 {
+        let mut transaction = writer.begin();
+        for slot in 0..2 {
+            transaction.stage(slot, &[count, !count]).unwrap();
+        }
+        let (committed, _) = transaction.commit().unwrap();
+        assert_eq!(committed, Generation::new(epoch, count).unwrap());
+        let committed = committed.word().to_le_bytes();
+        assert_eq!(word(64), committed, "the commit word");
+        let generation = writer.generation(1).unwrap().word();
+        let copy = layout.values_offset() + (4 + generation as usize % 4) * 64;
+        assert_eq!(word(copy + sequence), (2 * generation).to_le_bytes());
+        assert_eq!(word(copy + number), committed);
+        assert_eq!(word(copy + value), count.to_le_bytes());
+        assert_eq!(word(copy + value + 8), (!count).to_le_bytes());
+    }
+}
+
+#[test]
+fn reads_have_the_bounds_told_of() {
+    let bound = |call: &str| {
+        let told = table("Table", "call").rows;
+        told.iter().find(|row| row[0] == call).unwrap()[1]
+    };
+    let of_steps = format!("{WALK_STEPS} + (w + 1) + {TRIES} (w + 2)");
+    assert_eq!(bound("a larger slot"), of_steps);
+    let of_tries = format!("{TRIES} (1 + n (2 * {WALK_STEPS} + 1 + 2 (c + 1) + w + 1))");
+    assert_eq!(bound("n slots as one"), of_tries);
+    for (w, c, n) in [(1, 2, 1), (5, 4, 3), (512, 8, 65_536)] {
+        assert_eq!(
+            max_loads(w),
+            WALK_STEPS + (w + 1) + TRIES * (w + 2),
+            "a larger slot"
+        );
+        let options = TableOptions::new().copies(c as u32).transactions();
+        let layout = TableLayout::with_options(65_536, 8 * w as u32, options).unwrap();
+        assert_eq!(
+            max_snapshot_loads(layout, n),
+            TRIES * (1 + n * (2 * WALK_STEPS + 1 + 2 * (c + 1) + w + 1)),
+            "n slots as one"
+        );
+    }
 }
 
 #[test]

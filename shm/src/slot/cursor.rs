@@ -114,7 +114,7 @@ impl WriteCursor {
 
     /// The generation to be written next, if the count goes so far.
     #[inline(always)]
-    pub(super) const fn next(self) -> Option<Generation> {
+    pub const fn next(self) -> Option<Generation> {
         if self.0 & Generation::MAX_COUNT == Generation::MAX_COUNT {
             return None;
         }

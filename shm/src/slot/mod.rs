@@ -17,16 +17,20 @@
 mod cursor;
 mod generation;
 mod head;
+mod numbered;
 mod reader;
 mod small;
 mod writer;
 
+#[cfg(test)]
+mod numbered_tests;
 #[cfg(test)]
 mod tests;
 
 pub use cursor::{ReadCursor, WriteCursor};
 pub use generation::{Epoch, Generation};
 pub use head::{HeadAt, HeadLoad, HeadStore};
+pub use numbered::{NumberedSlotReader, NumberedSlotWriter, load_commit, max_loads_as_of};
 pub use reader::{Glimpse, ReadError, SlotReader, TRIES, WALK_STEPS, max_loads};
 pub use small::{SmallSlotReader, SmallSlotWriter};
 pub use writer::{PublishError, SlotWriter};

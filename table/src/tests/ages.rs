@@ -6,7 +6,7 @@ use shmbus_shm::testing::{Counting, Dying, Probed};
 use shmbus_shm::{Field, heap};
 
 use super::*;
-use crate::{Age, AgeError, Silence, TableError, TableFlags, TableOptions};
+use crate::{Age, AgeError, Silence, TableOptions};
 
 const BEAT_NS: u64 = 1_000;
 
@@ -162,17 +162,4 @@ fn a_dead_writer_is_a_silent_one() {
     );
     // Ages stand still with the writer's count: they do not tell.
     assert_eq!(reader.age(0), beats(1));
-}
-
-#[test]
-fn tables_with_transactions_have_sides_of_their_own() {
-    let options = TableOptions::new().transactions();
-    let layout = TableLayout::with_options(3, 16, options).unwrap();
-    let refused = TableError::Flags {
-        expected: TableFlags::AGES,
-        found: TableFlags::TRANSACTIONS,
-    };
-    let window = heap(layout.bytes());
-    let created = TableWriter::create(window, layout, TYPE_ID, Epoch::FIRST, [0; 3]);
-    assert_eq!(created.unwrap_err(), refused);
 }

@@ -5,6 +5,7 @@ mod death;
 mod hostile;
 mod model;
 mod promises;
+mod transactions;
 
 use shmbus_shm::{Mapped, Window, heap};
 
