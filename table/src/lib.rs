@@ -60,6 +60,8 @@ mod flags;
 mod header;
 mod layout;
 mod options;
+#[cfg(feature = "zerocopy")]
+mod plain;
 mod reader;
 mod resume;
 mod slots;
@@ -76,6 +78,8 @@ pub use flags::TableFlags;
 pub use header::{Header, MAGIC, VERSION};
 pub use layout::{LayoutError, TableLayout};
 pub use options::TableOptions;
+#[cfg(feature = "zerocopy")]
+pub use plain::{Plain, PlainValue};
 pub use reader::TableReader;
 pub use resume::Recovered;
 pub use shmbus_shm::Scan;

@@ -4,6 +4,8 @@ mod ages;
 mod death;
 mod hostile;
 mod model;
+#[cfg(feature = "zerocopy")]
+mod plain;
 mod promises;
 mod transactions;
 
