@@ -367,6 +367,20 @@ impl<'w, W: Window> Records<'w, W> {
         }
     }
 
+    /// Loads the payload's words from `first` on, unordered: as many as `to` and the rest of the payload both have. Returns
+    /// how many.
+    #[inline(always)]
+    pub fn load_payload_from(&self, index: u64, first: usize, to: &mut [u64]) -> usize {
+        let first = first.min(self.payload_words);
+        let words = to.len().min(self.payload_words - first);
+        // SAFETY: as in `load_header`; a stride holds the header and `payload_words` words, of which these are some.
+        unsafe {
+            self.window
+                .load_words(self.header_at(index) + 8 + 8 * first, &mut to[..words])
+        };
+        words
+    }
+
     /// Stores the payload's first words, unordered: as many as `from` and the payload both have.
     #[inline(always)]
     pub fn store_payload(&self, index: u64, from: &[u64]) {
@@ -577,6 +591,11 @@ mod tests {
         let mut payload = [0; 2];
         records.load_payload(1, &mut payload);
         assert_eq!(payload, [7, 8]);
+        for (first, words) in [(1, 2), (2, 1), (3, 0), (usize::MAX, 0)] {
+            let mut rest = [0; 2];
+            assert_eq!(records.load_payload_from(1, first, &mut rest), words);
+            assert_eq!(rest[..words], [8, 9][2 - words..]);
+        }
 
         let groups = RecordGroups::new(&inner, 0, 3, 1, 16, 1).unwrap();
         groups.get(2).unwrap().store_payload(0, &[9]);

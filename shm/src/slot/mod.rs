@@ -18,6 +18,7 @@ mod cursor;
 mod generation;
 mod head;
 mod numbered;
+pub mod pinned;
 mod reader;
 mod small;
 mod writer;

@@ -50,6 +50,8 @@ impl LoomWindowBuilder {
             len: self.len,
             weakening: Weakening::default(),
             fences: Arc::default(),
+            relaxed_store: None,
+            stores: Arc::default(),
         }
     }
 }
@@ -77,6 +79,10 @@ pub struct LoomWindow {
     weakening: Weakening,
     /// How many fences this side has come to. Not part of the model.
     fences: Arc<AtomicUsize>,
+    /// Of so many stores each, the second number, the one with the first is relaxed.
+    relaxed_store: Option<(usize, usize)>,
+    /// How many stores this side has made.
+    stores: Arc<AtomicUsize>,
 }
 
 impl LoomWindow {
@@ -91,6 +97,16 @@ impl LoomWindow {
         Self {
             weakening,
             fences: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same memory, for a side that makes `every` stores over and over: number `nth` of them, counted from 0, is relaxed.
+    #[must_use]
+    pub fn with_relaxed_store(&self, nth: usize, every: usize) -> Self {
+        Self {
+            relaxed_store: Some((nth, every)),
+            stores: Arc::default(),
             ..self.clone()
         }
     }
@@ -143,7 +159,9 @@ unsafe impl Window for LoomWindow {
     }
 
     unsafe fn store<T: Word>(&self, offset: usize, value: T, order: Ordering) {
-        let order = if self.weakening.relaxed_stores {
+        let number = self.stores.fetch_add(1, Relaxed);
+        let is_relaxed = |(nth, every)| number % every == nth;
+        let order = if self.weakening.relaxed_stores || self.relaxed_store.is_some_and(is_relaxed) {
             Ordering::Relaxed
         } else {
             order
