@@ -15,16 +15,33 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod companion;
 mod contender;
+mod effort;
 mod line;
+mod measure;
+mod options;
 mod partner;
 mod processes;
+mod realtime;
+mod report;
+mod round_trip;
 mod statistics;
+mod suite;
+mod targets;
 
-pub use contender::{Comparison, Contender, SetUpError, interleave};
-pub use line::{Line, Notifications};
+pub use companion::{Companion, Session, companion_of};
+pub use contender::{Comparison, Contender, Cost, SetUpError, interleave};
+pub use effort::Effort;
+pub use line::{Line, Misses, Notifications};
+pub use measure::Measure;
+pub use options::Options;
 pub use partner::{Partner, TooFewProcessors, pin_to_first_processor, two_processors};
 pub use processes::{
     ProcessError, Run, Single, compare_here, compare_in_process, run_here, run_in_process,
 };
+pub use realtime::run_in_real_time;
+pub use round_trip::round_trip;
 pub use statistics::{Pair, Ratio, median, ratio};
+pub use suite::{measure_here, run_suite};
+pub use targets::{Target, Verdict};

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::{Pair, Run, Single, median, ratio};
+use crate::statistics::Pair;
+use crate::{Cost, Run, median, ratio};
 
 /// A comparison with one peer. Below a ratio of 1 ours takes less time.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +27,9 @@ pub struct Line {
     /// Notifications per operation of ours and of the peer, where there are any.
     #[serde(flatten)]
     pub notifications: Option<Notifications>,
+    /// Reads without a value, for each that had one, where there are any.
+    #[serde(flatten)]
+    pub misses: Option<Misses>,
 }
 
 /// Notifications per operation, over all repetitions.
@@ -37,21 +41,16 @@ pub struct Notifications {
     pub peer_notifications: f64,
 }
 
-impl Notifications {
-    /// Over all pairs of runs with so many operations each; none if nobody was notified.
-    pub fn per_operation(pairs: &[(Single, Single)], operations: u64) -> Option<Self> {
-        let all = operations as f64 * pairs.len() as f64;
-        let sum = |side: fn(&(Single, Single)) -> u64| pairs.iter().map(side).sum::<u64>() as f64;
-        let (ours, peer) = (
-            sum(|pair| pair.0.notifications),
-            sum(|pair| pair.1.notifications),
-        );
-        (ours + peer > 0.0).then(|| Self {
-            ours_notifications: ours / all,
-            peer_notifications: peer / all,
-        })
-    }
+/// Reads that gave no value, for each that gave one, over all repetitions.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Misses {
+    /// Ours.
+    pub ours_misses: f64,
+    /// The peer's.
+    pub peer_misses: f64,
+}
 
+impl Notifications {
     /// Whether ours are no more than the peer's.
     pub fn no_more(self) -> bool {
         self.ours_notifications <= self.peer_notifications
@@ -59,13 +58,31 @@ impl Notifications {
 }
 
 impl Line {
-    /// What came of the `runs`, a list of repetitions for each process or pair of processes.
-    pub fn new(bench: impl Into<String>, peer: impl Into<String>, runs: &[Vec<Pair>]) -> Self {
-        let middle = |side: fn(&Pair) -> f64| {
-            let mut all: Vec<f64> = runs.iter().flatten().map(side).collect();
+    /// What came of the `runs` of ours and of the peer, a list of repetitions for each process or pair of processes.
+    pub fn new(
+        bench: impl Into<String>,
+        peer: impl Into<String>,
+        runs: &[Vec<(Cost, Cost)>],
+    ) -> Self {
+        let all = || runs.iter().flatten();
+        let middle = |side: fn(&(Cost, Cost)) -> Cost| {
+            let mut all: Vec<f64> = all().map(|pair| side(pair).ns).collect();
             rounded(median(&mut all))
         };
-        let ratio = ratio(runs);
+        let mean =
+            |count: fn(&(Cost, Cost)) -> f64| all().map(count).sum::<f64>() / all().count() as f64;
+        let rung = Notifications {
+            ours_notifications: mean(|pair| pair.0.notifications),
+            peer_notifications: mean(|pair| pair.1.notifications),
+        };
+        let misses = Misses {
+            ours_misses: mean(|pair| pair.0.misses),
+            peer_misses: mean(|pair| pair.1.misses),
+        };
+        let times =
+            |run: &Vec<(Cost, Cost)>| run.iter().map(|pair| (pair.0.ns, pair.1.ns)).collect();
+        let times: Vec<Vec<Pair>> = runs.iter().map(times).collect();
+        let ratio = ratio(&times);
         Self {
             bench: bench.into(),
             ours_ns: middle(|pair| pair.0),
@@ -75,7 +92,9 @@ impl Line {
             low: rounded(ratio.low),
             high: rounded(ratio.high),
             n: ratio.repetitions,
-            notifications: None,
+            notifications: (rung.ours_notifications + rung.peer_notifications > 0.0)
+                .then_some(rung),
+            misses: (misses.ours_misses + misses.peer_misses > 0.0).then_some(misses),
         }
     }
 }
@@ -88,7 +107,7 @@ impl Line {
         peers
             .map(|(index, peer)| {
                 let pairs = |run: &Run| run.rows.iter().map(|row| (row[0], row[index])).collect();
-                let pairs: Vec<Vec<Pair>> = runs.iter().map(pairs).collect();
+                let pairs: Vec<Vec<(Cost, Cost)>> = runs.iter().map(pairs).collect();
                 Self::new(bench, peer, &pairs)
             })
             .collect()
@@ -106,7 +125,11 @@ mod tests {
 
     #[test]
     fn a_line_is_an_object_of_eight_fields() {
-        let line = Line::new("split/device", "peer", &[vec![(1.0, 4.0); 10]]);
+        let ns = |ns| Cost {
+            ns,
+            ..Cost::default()
+        };
+        let line = Line::new("split/device", "peer", &[vec![(ns(1.0), ns(4.0)); 10]]);
         let text = serde_json::to_string(&line).unwrap();
         assert_eq!(
             text,

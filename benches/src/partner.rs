@@ -121,7 +121,7 @@ fn allowed_processors() -> io::Result<&'static [usize]> {
     }))
 }
 
-fn pin(processor: usize) -> io::Result<()> {
+pub(crate) fn pin(processor: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(processor);
     Ok(sched_setaffinity(None, &set)?)

@@ -8,15 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Comparison, SetUpError, TooFewProcessors, interleave};
+use crate::{Comparison, Cost, SetUpError, TooFewProcessors, interleave};
 
 /// What one process measured.
 #[derive(Debug)]
 pub struct Run {
     /// The contenders' names, ours first.
     pub names: Vec<String>,
-    /// Nanoseconds per operation of each contender, a row for each repetition.
-    pub rows: Vec<Vec<f64>>,
+    /// The cost of an operation of each contender, a row for each repetition.
+    pub rows: Vec<Vec<Cost>>,
 }
 
 /// What one contender measured by itself.
@@ -26,6 +26,21 @@ pub struct Single {
     pub ns: f64,
     /// How often its sides notified each other.
     pub notifications: u64,
+    /// How many of its reads gave no value.
+    #[serde(default)]
+    pub misses: u64,
+}
+
+impl Single {
+    /// The cost of each of so many operations.
+    pub fn each_of(self, operations: u64) -> Cost {
+        let operations = operations as f64;
+        Cost {
+            ns: self.ns / operations,
+            notifications: self.notifications as f64 / operations,
+            misses: self.misses as f64 / operations,
+        }
+    }
 }
 
 /// Why a process has measured nothing.
@@ -78,6 +93,7 @@ pub fn run_here(
     let single = Single {
         ns: (contender.run)(operations).as_nanos() as f64,
         notifications: contender.notifications.load(Relaxed),
+        misses: contender.misses.load(Relaxed),
     };
     writeln!(io::stdout(), "{}", json!(single))?;
     Ok(())
@@ -92,7 +108,7 @@ pub fn compare_in_process(program: &mut Command) -> Result<Run, ProcessError> {
     let output = output(program)?;
     let mut lines = output.lines();
     let names: Vec<String> = parse(lines.next().unwrap_or_default())?;
-    let rows: Vec<Vec<f64>> = lines.map(parse).collect::<Result<_, _>>()?;
+    let rows: Vec<Vec<Cost>> = lines.map(parse).collect::<Result<_, _>>()?;
     if rows.iter().any(|row| row.len() != names.len()) {
         let what = "a row has another length than the names";
         return Err(ProcessError::Failed(what.to_owned()));

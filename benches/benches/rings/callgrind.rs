@@ -7,9 +7,7 @@ use std::error::Error;
 use std::process::Command;
 
 use serde_json::json;
-use shmbus_benches::{Comparison, ProcessError};
-
-use crate::{contender, this_program};
+use shmbus_benches::{Comparison, Effort, Measure, ProcessError};
 
 /// Whole rings.
 const FEW: u64 = 256 * 8;
@@ -41,7 +39,7 @@ pub(crate) fn count(all: &[Comparison], json: bool) -> Result<(), Box<dyn Error>
 }
 
 fn instructions(name: &str, index: usize, operations: u64) -> Result<u64, ProcessError> {
-    let inner = contender(&this_program()?, name, index, operations);
+    let inner = Measure::new(Effort::ONCE)?.contender(name, index, operations);
     let mut command = Command::new("valgrind");
     command
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

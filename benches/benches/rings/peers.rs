@@ -21,6 +21,9 @@ impl Peer {
     /// The peer of `FORMAT/WORK`, if there is one.
     pub(crate) fn of(bench: &str) -> Option<Self> {
         let (format, work) = bench.split_once('/')?;
+        if format == "positions" {
+            return Some(Self::Crates);
+        }
         let name = match format {
             "split" => VIRTIO_RING_0_9,
             "split-inorder" => VIRTIO_RING_INORDER,

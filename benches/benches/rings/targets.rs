@@ -1,23 +1,13 @@
 //! What the ratios should be.
 
-use shmbus_benches::Line;
-
-/// What one line should come to.
-pub(crate) struct Target {
-    pub(crate) bench: &'static str,
-    pub(crate) peer: &'static str,
-    /// The ratio's upper bound should be below this.
-    pub(crate) target: f64,
-    /// It would be splendid below this.
-    pub(crate) moonshot: f64,
-}
+use shmbus_benches::Target;
 
 const fn target(bench: &'static str, peer: &'static str, target: f64, moonshot: f64) -> Target {
     Target {
         bench,
         peer,
         target,
-        moonshot,
+        moonshot: Some(moonshot),
     }
 }
 
@@ -45,41 +35,3 @@ pub(crate) const ALL: [Target; 21] = [
     target("tagged/batch32", "ring", 0.35, 0.2),
     target("split/batch32", "ring", 0.65, 0.35),
 ];
-
-/// How a line stands to a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The whole confidence interval is below.
-    Met,
-    /// The whole confidence interval is not below.
-    Missed,
-    /// The bound lies in the confidence interval.
-    Undecided,
-}
-
-impl Verdict {
-    /// Of a line's ratio; notifications must not be more than the peer's either.
-    pub(crate) fn of(line: &Line, bound: f64) -> Self {
-        if line.notifications.is_some_and(|rung| !rung.no_more()) || line.low >= bound {
-            Self::Missed
-        } else if line.high < bound {
-            Self::Met
-        } else {
-            Self::Undecided
-        }
-    }
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Met => "met",
-            Self::Missed => "missed",
-            Self::Undecided => "undecided",
-        }
-    }
-}
-
-/// The target of a line, if it has one.
-pub(crate) fn of(line: &Line) -> Option<&'static Target> {
-    ALL.iter()
-        .find(|target| target.bench == line.bench && target.peer == line.peer)
-}

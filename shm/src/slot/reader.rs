@@ -116,6 +116,17 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
         }
     }
 
+    /// Whether a read would return the value that the cursor is at: for who polls, since it costs one load of a line that
+    /// stays cached until there is news, and no copy of the value. Like the value's, its loads are unordered; an answer
+    /// that there is news may be a read's [`ReadError`].
+    #[inline(always)]
+    pub fn is_unchanged(&self, cursor: ReadCursor) -> bool {
+        let following = cursor.generation().and_then(Generation::next);
+        following.is_some_and(|following| {
+            self.copies.load_header(following.word(), Ordering::Relaxed) < complete(following)
+        })
+    }
+
     /// The first half of [`SlotReader::read`]: the whole of it as long as there is no news, and little enough to be
     /// inlined where that counts. Otherwise the second half is [`SlotReader::read_changed`].
     ///

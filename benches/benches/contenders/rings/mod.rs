@@ -6,7 +6,6 @@
 mod device;
 mod driver;
 mod format;
-mod line;
 mod memory;
 mod traffic;
 
@@ -27,7 +26,6 @@ const HONEST: &str = "the other side makes no mistakes";
 /// All that there is.
 pub(crate) fn all() -> Vec<Comparison> {
     let mut all = Vec::new();
-    line::add(&mut all);
     device::add(&mut all);
     driver::add(&mut all);
     traffic::add::<Split>(&mut all);

@@ -3,11 +3,16 @@
 use std::env;
 use std::process::{Command, ExitCode};
 
-use crate::REALTIME;
+/// Set where the priority has been raised.
+const REALTIME: &str = "BENCHES_IN_REAL_TIME";
 
-/// Runs this program once more, by util-linux's `chrt`. Round-robin: two threads that spin on one processor, each waiting
+/// If it is asked for and has not been done: runs this program once more, by util-linux's `chrt`. Round-robin: two threads that spin on one processor, each waiting
 /// for the other, must take turns.
-pub(crate) fn run_again() -> ExitCode {
+pub fn run_in_real_time(is_wanted: bool) -> Option<ExitCode> {
+    (is_wanted && env::var_os(REALTIME).is_none()).then(run_again)
+}
+
+fn run_again() -> ExitCode {
     let program = env::args_os();
     let status = Command::new("chrt")
         .args(["--rr", "10"])

@@ -2,13 +2,12 @@
 
 use std::io::{self, Write};
 
-use shmbus_benches::Line;
-
-use crate::targets::{self, Target, Verdict};
+use crate::{Line, Options, Target, Verdict};
 
 /// Lines go to standard output; verdicts too, unless that is for a program to read.
-pub(crate) struct Report {
+pub(crate) struct Report<'t> {
     form: Form,
+    targets: &'t [Target],
     lines: Vec<Line>,
     /// Benchmarks that have no lines, and why.
     missing: Vec<(String, String)>,
@@ -21,15 +20,16 @@ enum Form {
     Markdown,
 }
 
-impl Report {
-    pub(crate) fn new(json: bool, markdown: bool) -> Self {
-        let form = match (json, markdown) {
+impl<'t> Report<'t> {
+    pub(crate) fn new(options: &Options, targets: &'t [Target]) -> Self {
+        let form = match (options.json, options.markdown) {
             (true, _) => Form::Json,
             (_, true) => Form::Markdown,
             _ => Form::Table,
         };
         Self {
             form,
+            targets,
             lines: Vec::new(),
             missing: Vec::new(),
         }
@@ -81,10 +81,20 @@ impl Report {
         };
         writeln!(
             out,
-            "\n{:24} {:20} {:>7} {:>15}  {:>6} {:10} {:>8} {:10}",
-            "bench", "peer", "ratio", "95 %", "target", "", "moonshot", ""
+            "\n{:24} {:20} {:>7} {:>15}  {:>6} {:10} {:17}",
+            "bench",
+            "peer",
+            "ratio",
+            "95 %",
+            "target",
+            "",
+            if self.targets.iter().any(|target| target.moonshot.is_some()) {
+                "moonshot"
+            } else {
+                ""
+            }
         )?;
-        for target in &targets::ALL {
+        for target in self.targets {
             if is_wanted(target.bench) {
                 writeln!(out, "{}", self.verdict(target))?;
             }
@@ -100,44 +110,50 @@ impl Report {
             .find(|line| line.bench == *bench && line.peer == *peer);
         let Some(line) = line else {
             let missing = self.missing.iter().find(|(name, _)| name == bench);
-            let why = missing.map_or("there is no such ring yet", |(_, why)| why.as_str());
+            let why = missing.map_or("there is no such benchmark yet", |(_, why)| why.as_str());
             return format!("{bench:24} {peer:20} not measured: {why}");
         };
-        let word = |bound| Verdict::of(line, bound).word();
+        let stands = |bound| format!("{bound:6.2} {:10}", Verdict::of(line, bound).word());
         format!(
-            "{bench:24} {peer:20} {:7.3} {:>15}  {:6.2} {:10} {:8.2} {:10}{}",
+            "{bench:24} {peer:20} {:7.3} {:>15}  {} {}{}",
             line.ratio,
             interval(line),
-            target.target,
-            word(target.target),
-            target.moonshot,
-            word(target.moonshot),
-            notifications(line),
+            stands(target.target),
+            target.moonshot.map(stands).unwrap_or_default(),
+            remarks(line),
         )
     }
 
     fn markdown(&self, out: &mut impl Write) -> io::Result<()> {
+        let has_moonshots = self.targets.iter().any(|target| target.moonshot.is_some());
+        let (title, rule) = if has_moonshots {
+            (" moonshot |", "---|")
+        } else {
+            ("", "")
+        };
         writeln!(
             out,
-            "| bench | ours, ns | peer | peer, ns | ratio | 95 % | target | moonshot | |"
+            "| bench | ours, ns | peer | peer, ns | ratio | 95 % | target |{title} |"
         )?;
-        writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(out, "|---|---|---|---|---|---|---|{rule}---|")?;
         for line in &self.lines {
-            let (target, moonshot) = match targets::of(line) {
-                Some(target) => (cell(line, target.target), cell(line, target.moonshot)),
-                None => Default::default(),
-            };
-            writeln!(
+            let target = Target::of(line, self.targets);
+            write!(
                 out,
-                "| {} | {:.1} | {} | {:.1} | {:.3} | {} | {target} | {moonshot} |{} |",
+                "| {} | {:.1} | {} | {:.1} | {:.3} | {} | {} |",
                 line.bench,
                 line.ours_ns,
                 line.peer,
                 line.peer_ns,
                 line.ratio,
                 interval(line),
-                notifications(line),
+                cell(line, target.map(|target| target.target)),
             )?;
+            if has_moonshots {
+                let moonshot = target.and_then(|target| target.moonshot);
+                write!(out, " {} |", cell(line, moonshot))?;
+            }
+            writeln!(out, "{} |", remarks(line))?;
         }
         Ok(())
     }
@@ -153,24 +169,34 @@ fn row(line: &Line) -> String {
         line.ratio,
         interval(line),
         line.n,
-        notifications(line),
+        remarks(line),
     )
 }
 
-fn cell(line: &Line, bound: f64) -> String {
-    format!("{bound}: {}", Verdict::of(line, bound).word())
+fn cell(line: &Line, bound: Option<f64>) -> String {
+    bound.map_or_else(String::new, |bound| {
+        format!("{bound}: {}", Verdict::of(line, bound).word())
+    })
 }
 
 fn interval(line: &Line) -> String {
     format!("{:.3} - {:.3}", line.low, line.high)
 }
 
-fn notifications(line: &Line) -> String {
-    match line.notifications {
-        Some(rung) => format!(
+/// What there is to say beside the times.
+fn remarks(line: &Line) -> String {
+    let mut remarks = String::new();
+    if let Some(rung) = line.notifications {
+        remarks += &format!(
             " notifications an element: ours {:.4}, peer {:.4}",
             rung.ours_notifications, rung.peer_notifications
-        ),
-        None => String::new(),
+        );
     }
+    if let Some(misses) = line.misses {
+        remarks += &format!(
+            " without a value, for each that had one: ours {:.5}, peer {:.5}",
+            misses.ours_misses, misses.peer_misses
+        );
+    }
+    remarks
 }

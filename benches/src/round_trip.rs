@@ -4,24 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use shmbus_benches::{Comparison, Contender, Partner, SetUpError};
+use crate::{Comparison, Contender, Partner, SetUpError};
 
-use super::OURS;
+/// Its name among the benchmarks of a program.
+pub(crate) const ROUND_TRIP: &str = "line/round-trip";
 
 /// Far enough from the next for prefetchers of neighbouring lines.
 #[derive(Default)]
 #[repr(align(256))]
 struct Word(AtomicU64);
 
-pub(super) fn add(all: &mut Vec<Comparison>) {
-    all.push(Comparison::new(
-        "line/round-trip",
-        "two threads: a line there and back",
-        || Ok(vec![round_trip()?]),
-    ));
+/// The comparison, with nobody. Every program has it, for [`Measure::say_round_trip`](crate::Measure::say_round_trip).
+pub fn round_trip() -> Comparison {
+    Comparison::new(ROUND_TRIP, "two threads: a line there and back", || {
+        Ok(vec![contender()?])
+    })
 }
 
-fn round_trip() -> Result<Contender, SetUpError> {
+fn contender() -> Result<Contender, SetUpError> {
     let words: Arc<[Word; 2]> = Arc::default();
     let theirs = words.clone();
     let mut answered = 0;
@@ -33,7 +33,7 @@ fn round_trip() -> Result<Contender, SetUpError> {
         }
     })?;
     let mut sent = 0;
-    Ok(Contender::new(OURS, move |operations| {
+    Ok(Contender::new("line", move |operations| {
         partner.beside(operations, || {
             for _ in 0..operations {
                 sent += 1;
