@@ -7,6 +7,7 @@ pub fn counter_names(id: DeviceId) -> &'static [&'static str] {
     match id {
         DeviceId::NET => &crate::net::device::COUNTER_NAMES,
         DeviceId::CLOCK => &crate::clock::device::COUNTER_NAMES,
+        DeviceId::INTC => &crate::intc::device::COUNTER_NAMES,
         DeviceId::TIMER => &crate::timer::device::COUNTER_NAMES,
         _ => &[],
     }

@@ -196,8 +196,8 @@ pub trait Device: Send {
     /// The session's driver reset the device. Harmless for an unknown session.
     fn deactivate(&mut self, session: SessionId);
 
-    /// The session is over. Harmless for an unknown one.
-    fn leave(&mut self, session: SessionId) {
+    /// The session is over. Harmless for an unknown one. What it leaves behind may concern others.
+    fn leave(&mut self, session: SessionId, _outbox: &mut Outbox) {
         self.deactivate(session);
     }
 

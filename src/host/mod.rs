@@ -360,8 +360,18 @@ impl Bus {
         let Some(mut session) = self.sessions.remove(&id) else {
             return;
         };
-        for device in &mut self.devices {
-            device.leave(id);
+        for (index, device) in (0..).zip(&mut self.devices) {
+            device.leave(id, &mut self.outbox);
+            let mut concerns_others = false;
+            for (other, role) in self.outbox.drain() {
+                concerns_others = true;
+                if let Some(other) = self.sessions.get_mut(&other) {
+                    other.raise(Some(index), role);
+                }
+            }
+            if concerns_others {
+                self.agenda.called(index, device.next_tick(), false);
+            }
         }
         for token in session.tokens() {
             self.sources.remove(token);

@@ -360,7 +360,7 @@ impl Device for NetDevice {
         self.detach(session);
     }
 
-    fn leave(&mut self, session: SessionId) {
+    fn leave(&mut self, session: SessionId, _: &mut Outbox) {
         self.detach(session);
         self.stations.remove(&session);
     }

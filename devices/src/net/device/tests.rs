@@ -254,7 +254,7 @@ fn a_driver_that_starts_again_has_one_turn_and_not_two() {
         let _guest = join(&mut device, 7);
     }
     assert_eq!(device.busy.len(), 1);
-    device.leave(SessionId(7));
+    device.leave(SessionId(7), &mut Outbox::default());
     assert_eq!(device.progress(), Progress::Idle);
 }
 
