@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use shmbus::control::{DeviceOffer, DriverState, role};
 use shmbus::devices::Regions;
 use shmbus::devices::net::{config::NetConfig, device as net};
@@ -117,8 +119,17 @@ impl Intruder {
     }
 
     fn ring(&self, class: usize) {
-        // A counter that is full has been rung.
-        let _ = rustix::io::write(&self.link.doorbells.to_host[class], &1_u64.to_ne_bytes());
+        shutdown(&self.link.doorbells.to_host[class], Shutdown::Both).unwrap();
+    }
+
+    /// What would hold up who rings an eventfd, or waits for it.
+    fn abuse_doorbells(&self) {
+        let doorbells = &self.link.doorbells;
+        for end in doorbells.to_guest.iter().chain(&doorbells.to_host) {
+            ioctl_fionbio(end, false).unwrap();
+            let sent = send(end, &u64::MAX.to_ne_bytes(), SendFlags::NOSIGNAL);
+            assert_eq!(sent, Err(Errno::PIPE), "nothing can be sent");
+        }
     }
 
     fn of_device(&self, device: u32) -> Regions {
@@ -158,6 +169,7 @@ impl Intruder {
     /// Does its worst until it is thrown out, or time is up.
     fn rage(mut self, deeds: &mut Deeds, until: Instant) -> Random {
         deeds.sessions += 1;
+        self.abuse_doorbells();
         let own = self.link.guest_memory.window().clone();
         let common = self.link.memory(MemoryId::COMMON).unwrap().window().clone();
         let devices = self.offers.table().layout().slots();
