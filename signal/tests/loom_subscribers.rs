@@ -77,6 +77,53 @@ fn model(of_sender: Weakening, of_second: Weakening) {
     });
 }
 
+/// The sender has raised before it gets to know of the receiver, who may have armed by then, or not yet.
+fn late(of_sender: Weakening, of_receiver: Weakening) {
+    Builder::new().check(move || {
+        let layout = DoorbellLayout::new(1).unwrap();
+        let tree = LoomWindow::builder()
+            .words::<u64>(0, 1)
+            .words::<u64>(64, 1)
+            .build();
+        let armed = word();
+        let mut sender = Broadcast::<_, _, 2>::new(&tree.weakened(of_sender), layout).unwrap();
+        let receiver = {
+            let (tree, armed) = (tree.weakened(of_receiver), armed.weakened(of_receiver));
+            Receiver::new(&tree, &armed, layout, [0]).unwrap()
+        };
+        let eventfd = Arc::new(Eventfd::new());
+        let subscribing = thread::spawn({
+            let eventfd = eventfd.clone();
+            move || {
+                assert!(sender.raise(0).unwrap().is_empty());
+                let (_, notify) = sender.subscribe(&armed.weakened(of_sender)).unwrap();
+                if notify.is_needed() {
+                    eventfd.notify();
+                }
+            }
+        });
+        hear(receiver, &eventfd);
+        subscribing.join().unwrap();
+    });
+}
+
+#[test]
+fn who_is_subscribed_late_is_woken_for_what_was_raised() {
+    late(Weakening::default(), Weakening::default());
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn the_fence_of_who_subscribes_is_needed() {
+    late(without_fence(), Weakening::default());
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn the_fence_of_who_is_subscribed_late_is_needed() {
+    late(Weakening::default(), without_fence());
+}
+
 #[test]
 fn both_are_woken() {
     model(Weakening::default(), Weakening::default());

@@ -2,7 +2,8 @@
 #![cfg(not(miri))]
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use shmbus_shm::{Mapped, heap};
 use shmbus_signal::Priority;
 use shmbus_signal::os::tokio::{AsyncSignalSet, AsyncWaiter};
-use shmbus_signal::os::{self, Event, Notifier, SignalSet, Waiter};
+use shmbus_signal::os::{self, Event, Interest, Notifier, SignalSet, Waiter};
 use shmbus_signal::suppress::{DoorbellLayout, Receiver, Sender};
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -105,6 +106,21 @@ async fn in_turns<T>(turns: u64, future: impl Future<Output = T>) -> Option<T> {
         done = future => Some(done),
         () = async { for _ in 0..turns { yield_now().await } } => None,
     }
+}
+
+#[tokio::test]
+async fn a_descriptor_in_the_set_is_reported() {
+    let (mut set, _ringer) = set(os::doorbell);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let added = set
+        .get_mut()
+        .add_fd(theirs, Interest::READABLE, Priority::LOWEST);
+    let token = added.unwrap();
+    assert_eq!(in_turns(5, set.wait()).await.map(Result::unwrap), None);
+    ours.write_all(b"x").unwrap();
+    in_time(set.wait()).await.unwrap();
+    let event = set.get_mut().next_event();
+    assert!(matches!(event, Some(Event::Ready { token: of, .. }) if of == token));
 }
 
 /// Waits are given up at each of their steps, also while the other side raises.

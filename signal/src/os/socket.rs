@@ -6,7 +6,9 @@
 //! edges takes each report for one. The call never waits, whatever the peer does to its socket: it takes two spin locks,
 //! neither of which is held over a copy or a sleep, and no flag of a file or socket has a say in it.
 //!
-//! Nobody promises that of `shutdown(2)`. So [`pair`] tries it out, and a kernel that does otherwise gives no doorbell.
+//! What the peer decides is how many of its threads wait there, each of which the kernel wakes, as with any descriptor.
+//!
+//! Nobody promises such wake-ups of `shutdown(2)`. So [`pair`] tries it out, and a kernel that does otherwise gives no doorbell.
 
 use std::fs::read_link;
 use std::io;

@@ -379,6 +379,21 @@ fn nested(ends: Ends, is_readable: impl Fn(&SignalSet) -> bool) {
     assert_eq!(channels(&mut set), [(second, 7)]);
 }
 
+/// Who closes its end rings once more, and then no more.
+#[test]
+fn a_doorbell_whose_other_end_is_gone_is_quiet() {
+    let mut set = set();
+    let window = |window| window;
+    let (_, ringer) = add_over(doorbell, &mut set, 1, Priority::HIGHEST, window);
+    assert!(!set.wait(LOOK).unwrap());
+    drop(ringer);
+    let before = set.counts().spurious;
+    for _ in 0..5 {
+        assert!(!set.wait(Some(Duration::from_millis(1))).unwrap());
+    }
+    assert_eq!(set.counts().spurious, before + 1);
+}
+
 #[test]
 fn a_wait_ends_when_time_is_up() {
     let mut set = set();

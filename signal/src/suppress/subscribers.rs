@@ -172,6 +172,29 @@ impl<A: Window, const N: usize> Default for Subscribers<A, N> {
 
 /// The sending side of a doorbell with several receivers, all of which read one tree: `T` is the window on the sender's
 /// section. Each receiver is a [`Receiver`](super::Receiver), with an armed word and a descriptor of its own.
+///
+/// ```
+/// use shmbus_shm::heap;
+/// use shmbus_signal::suppress::{Arm, Broadcast, DoorbellLayout, Receiver};
+///
+/// # fn main() -> Result<(), shmbus_signal::suppress::SignalError> {
+/// let layout = DoorbellLayout::new(100)?;
+/// let tree = heap(layout.tree_bytes());
+/// let mut sender = Broadcast::<_, _, 8>::new(&tree, layout)?;
+/// let (armed_by_one, armed_by_two) = (heap(64), heap(64));
+/// let (one, _) = sender.subscribe(&armed_by_one)?;
+/// let (two, _) = sender.subscribe(&armed_by_two)?;
+/// let receiver_one = Receiver::new(&tree, &armed_by_one, layout, vec![0; 100])?;
+/// let receiver_two = Receiver::new(&tree, &armed_by_two, layout, vec![0; 100])?;
+///
+/// assert_eq!(receiver_one.arm(), Arm::Armed);
+/// assert_eq!(receiver_two.arm_after(3), Arm::Armed); // sleeps through two
+/// assert!(sender.raise(7)?.eq([one]));
+/// assert!(sender.raise(8)?.is_empty());
+/// assert!(sender.raise(9)?.eq([two]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Broadcast<T, A, const N: usize> {
     tree: TreeWriter<T>,
