@@ -109,7 +109,15 @@ global_asm!(
     "    mov ebx, 0x100000",
     "    mov [rbx], ecx",
     "    jmp 2b",
-    "4:  out 0xf4, al",
+    // The end: writes of all widths, each of which rings, and two that do not.
+    "4:  mov ebx, 0x100000",
+    "    mov eax, 0x1234",
+    "    out 0xf6, ax",
+    "    mov dword ptr [rbx + 8], 7",
+    "    mov qword ptr [rbx + 16], 9",
+    "    mov dword ptr [rbx + 8], 8",
+    "    mov word ptr [rbx + 8], 7",
+    "    out 0xf4, al",
     "shmbus_guest_interrupt:",
     "    inc qword ptr [r15 + 0x4010]",
     "    iretq",
@@ -230,9 +238,13 @@ fn a_guest_is_woken_when_it_armed_and_rings_without_an_exit() {
 
     let mut vcpu = processor(&kvm, &vm);
     let running = thread::spawn(move || {
+        let mut unmatched = Vec::new();
         loop {
             match vcpu.run() {
-                Ok(VcpuExit::IoOut(END_PORT, _)) => return Ok(()),
+                Ok(VcpuExit::IoOut(END_PORT, _)) => return Ok(unmatched),
+                Ok(VcpuExit::MmioWrite(address, bytes)) => {
+                    unmatched.push((address, bytes.to_vec()));
+                }
                 Ok(other) => return Err(format!("{other:?}")),
                 Err(error) if error.errno() == rustix::io::Errno::INTR.raw_os_error() => {}
                 Err(error) => return Err(error.to_string()),
@@ -283,13 +295,29 @@ fn a_guest_is_woken_when_it_armed_and_rings_without_an_exit() {
         "{raised} raised, {sent} sent, {interrupts} interrupts, {armings} armings, {rings} rings"
     );
 
+    // Doorbells that ring for one value and width.
+    let matching = [
+        (IoEventAddress::Pio(0xf6), Written::U16(0x1234)),
+        (IoEventAddress::Mmio(DOORBELL + 8), Written::U32(7)),
+        (IoEventAddress::Mmio(DOORBELL + 16), Written::U64(9)),
+    ];
+    let matching =
+        matching.map(|(address, written)| GuestDoorbell::register(&vm, address, written).unwrap());
     Field::<u64, _>::new(memory, STOP)
         .unwrap()
         .store(1, Relaxed);
     raise(&mut sender);
-    assert_eq!(running.join().unwrap(), Ok(()));
+    let unmatched = running.join().unwrap().unwrap();
+    let of_value = (DOORBELL + 8, 8_u32.to_ne_bytes().to_vec());
+    let of_width = (DOORBELL + 8, 7_u16.to_ne_bytes().to_vec());
+    assert_eq!(unmatched, [of_value, of_width]);
+    for (matching, waiter) in matching {
+        assert!(waiter.drain().unwrap(), "{matching:?}");
+        assert!(!waiter.drain().unwrap());
+        matching.unregister(&vm).unwrap();
+    }
     doorbell.unregister(&vm).unwrap();
     interrupt.unregister(&vm).unwrap();
     // Its address is free again.
-    let (_again, _) = GuestDoorbell::register(&vm, address, Written::U32(7)).unwrap();
+    let (_again, _) = GuestDoorbell::register(&vm, address, Written::Anything).unwrap();
 }
