@@ -49,6 +49,10 @@ pub const STORM_PERIOD: Duration = Duration::from_millis(10);
 /// that it knows of. A look reports up to 64 of them.
 pub const NOTICE_BOUND: u32 = 64;
 
+/// How many events a set hands out at most between two waits. Who takes out events until there are none left comes to an
+/// end, although peers raise without pause.
+pub const ROUND_BOUND: u32 = 4_096;
+
 /// What epoll reports for the set's own timer. No token is equal to it: there are never so many places.
 const TICK: u64 = u64::MAX;
 
@@ -99,6 +103,8 @@ pub struct SignalSet<W = Mapped> {
     awake: Vec<usize>,
     /// Events handed out since the last look at the kernel, and waits that found work without one.
     unlooked: u32,
+    /// Events handed out since the last wait or arming.
+    handed_out: u32,
     /// [`SignalSet::arm`] has said that the caller may block.
     is_promised: bool,
     spin: SpinBudget,
@@ -130,6 +136,7 @@ impl<W: Window> SignalSet<W> {
             turns: Turns::default(),
             awake: Vec::new(),
             unlooked: 0,
+            handed_out: 0,
             is_promised: false,
             spin: SpinBudget::new(if is_alone {
                 Duration::ZERO
@@ -290,9 +297,13 @@ impl<W: Window> SignalSet<W> {
         self.queues.iter().any(|queue| !queue.is_empty())
     }
 
-    /// The next event that is due, by priority. `None`: nothing is left, wait. Every [`NOTICE_BOUND`] events it asks the
-    /// kernel, without blocking, what else is due, lest the first peer's channels hide the others.
+    /// The next event that is due, by priority. `None`: nothing is left, or [`ROUND_BOUND`] events were handed out since
+    /// the last wait; wait, which returns at once then. Every [`NOTICE_BOUND`] events it asks the kernel, without
+    /// blocking, what else is due, lest the first peer's channels hide the others.
     pub fn next_event(&mut self) -> Option<Event> {
+        if self.handed_out >= ROUND_BOUND {
+            return None;
+        }
         if self.unlooked >= NOTICE_BOUND && self.is_pending() {
             self.poll_awake();
             // What failed here fails in the next wait, which says so.
@@ -332,6 +343,7 @@ impl<W: Window> SignalSet<W> {
             };
             if event.is_some() {
                 self.unlooked += 1;
+                self.handed_out += 1;
                 self.turns.serve(class, pending);
                 return event;
             }

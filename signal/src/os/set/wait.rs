@@ -33,6 +33,7 @@ impl<W: Window> SignalSet<W> {
     /// Of `epoll_wait(2)`; none is expected.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.is_promised = false;
+        self.handed_out = 0;
         self.poll_awake();
         if self.is_pending() {
             return self.found();
@@ -86,6 +87,7 @@ impl<W: Window> SignalSet<W> {
     /// }
     /// ```
     pub fn arm(&mut self) -> Arm {
+        self.handed_out = 0;
         let mut index = 0;
         while let Some(&key) = self.awake.get(index) {
             match doorbell(&mut self.sources, key) {
