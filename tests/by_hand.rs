@@ -99,6 +99,78 @@ fn timers_fire_once_for_the_deadline_that_was_left() {
     assert_eq!(bus.counter("timer", "fired"), 50);
 }
 
+/// One guest raises, another takes: edges that nobody looked at between come together, a level lasts as long as it is
+/// held, and falls with whoever held it.
+#[test]
+fn guests_interrupt_each_other() {
+    let bus = Bus::with(&["--device", "intc,lines=1000"]);
+    let watch = |arguments: &[&str]| {
+        let watching = bus.guest(&[&["intc", "watch"], arguments].concat());
+        watching.said("taking interrupts");
+        watching
+    };
+    let raise = |arguments: &[&str]| {
+        bus.guest(&[&["intc", "raise"], arguments].concat())
+            .finish()
+    };
+
+    let everything = watch(&[]);
+    let some = watch(&["7:3", "999:0"]);
+    raise(&["7", "--edges", "500"]).expect_success();
+    raise(&["8"]).expect_success();
+    bus.guest(&["intc", "hold", "999", "--seconds", "0.1"])
+        .finish()
+        .expect_success();
+    let holder = bus.guest(&["intc", "hold", "3", "--seconds", "3600"]);
+    let line_3 = |bus: &Bus, up: bool| {
+        let what = format!("line 3 is up: {up}");
+        eventually(&what, || {
+            let view = bus.inspect();
+            let guests = view["guests"].as_array().unwrap();
+            let mut lines = guests
+                .iter()
+                .flat_map(|guest| guest["lines"].as_array().unwrap());
+            let is_up = lines.any(|line| line["line"] == 3 && line["asserted"] == true);
+            (is_up == up).then_some(())
+        });
+    };
+    line_3(&bus, true);
+    holder.kill();
+    line_3(&bus, false);
+    let view = Process::start(program().args(["inspect", "--socket"]).arg(&bus.socket)).finish();
+    assert!(
+        view.text().contains("500 edges, 500 delivered in"),
+        "{view}"
+    );
+    assert_eq!(bus.counter("intc", "raised"), 501);
+
+    for (watching, expected) in [(everything, 501), (some, 500)] {
+        let watched = watching.stop().expect_success();
+        let sum = format!("for {expected} edges");
+        assert!(watched.text().contains(&sum), "{watched}");
+        let edges = |line: &str| -> u64 {
+            let shown = watched
+                .text()
+                .lines()
+                .filter(|shown| shown.starts_with(line));
+            let edges = shown.filter_map(|shown| shown.split_once("): ")?.1.split_once(' '));
+            edges.map(|(edges, _)| edges.parse::<u64>().unwrap()).sum()
+        };
+        assert_eq!(edges("line 7 "), 500, "{watched}");
+        assert_eq!(edges("line 8 "), expected - 500, "{watched}");
+        for words in ["line 999 (priority", "level up", "line 999: the level fell"] {
+            assert!(watched.text().contains(words), "{words}: {watched}");
+        }
+    }
+
+    let nowhere = raise(&["1000"]);
+    nowhere.expect_error(&["1000 lines", "no line 1000"]);
+    bus.guest(&["intc", "watch", "3:32"])
+        .finish()
+        .expect_error(&["LINE:PRIORITY"]);
+    bus.stop();
+}
+
 /// The formats of rings, with the feature bits that they are negotiated by: virtio's, and private ones.
 const FORMATS: [(&str, u128, u128); 5] = [
     ("split", 0, 0),
@@ -409,7 +481,9 @@ fn mistakes_are_explained() {
         run(&["inspect", "--socket", socket, "--watch", period]).expect_error(&["0.01 to 3600"]);
     }
     for (device, word) in [
-        ("disk", "net, clock or timer"),
+        ("disk", "net, clock, timer or intc"),
+        ("intc,lines=0", "1 to 65536"),
+        ("clock,lines=4", "no lines"),
         ("timer:0", "1 to 10000"),
         ("net:2", "one net device"),
         ("net,ring=round", "packed-inorder"),
@@ -437,6 +511,7 @@ fn a_missing_device_is_named() {
         Process::start(command.args(arguments)).finish()
     };
     guest(&["clock"]).expect_error(&["no clock device", "--device clock"]);
+    guest(&["intc", "watch"]).expect_error(&["no intc device", "--device intc"]);
     guest(&["net", "serve", "."]).expect_error(&["no net device", "--device net"]);
     host.stop().expect_success();
 }

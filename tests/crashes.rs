@@ -141,3 +141,49 @@ fn a_host_that_is_stopped_says_goodbye_and_its_guests_wait_for_the_next() {
         assert!(said.stderr.contains(words), "{words}: {said}");
     }
 }
+
+/// Who takes interrupts goes on with the next host, and has lost none that the one before had raised.
+#[test]
+fn interrupts_go_on_with_a_restarted_host() {
+    let scratch = support::Scratch::new();
+    let socket = scratch.path("bus");
+    let host = || {
+        let mut command = support::program();
+        command.args(["host", "--device", "intc", "--socket"]);
+        let host = support::Process::start(command.arg(&socket));
+        host.said("serving");
+        host
+    };
+    let guest = |arguments: &[&str]| {
+        let mut command = support::program();
+        command.args(["guest", "--socket"]).arg(&socket);
+        support::Process::start(command.arg("intc").args(arguments))
+    };
+    let first = host();
+    let watching = guest(&["watch"]);
+    watching.said("taking interrupts");
+    let raise = |edges: u64| {
+        let number = edges.to_string();
+        let raising = guest(&["raise", "5", "--edges", &number]);
+        raising.finish().expect_success();
+        eventually("the host has passed everything on", || {
+            let view = support::inspect(&socket).expect_success().json();
+            let raised = &view["devices"][0]["counters"][0];
+            assert_eq!(raised[0], "raised");
+            (raised[1] == edges).then_some(())
+        });
+    };
+    raise(20);
+    first.kill();
+    let second = host();
+    eventually("its driver is ready again", || {
+        let view = support::inspect(&socket).expect_success().json();
+        (view["guests"][0]["devices"][0]["status"] == 0x0f).then_some(())
+    });
+    raise(30);
+    // It waits for a third one that does not come; and may be told to stop waiting.
+    second.kill();
+    watching.said("failures=8");
+    let watched = watching.stop().expect_success();
+    assert!(watched.text().contains("for 50 edges"), "{watched}");
+}

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shmbus::ring::RingKind;
 
 use super::device_spec::DeviceSpec;
+use super::guest::LineSpec;
 use super::ring_format::ring_kind;
 use super::url::Url;
 
@@ -64,11 +65,12 @@ pub(crate) struct HostArgs {
     /// Where guests connect: the path of a UNIX socket, which is created.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-    /// A device to serve: net, clock or timer; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
-    /// device's rings are split, split-inorder, packed, packed-inorder or tagged: `net,ring=FORMAT`.
+    /// A device to serve: net, clock, timer or intc; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
+    /// device's rings are split, split-inorder, packed, packed-inorder or tagged: `net,ring=FORMAT`. An interrupt controller
+    /// has 256 lines for each guest, or as many as `intc,lines=N` says.
     #[arg(
         long = "device",
-        value_name = "KIND[:COUNT][,ring=FORMAT]",
+        value_name = "KIND[:COUNT][,OPTION=VALUE]",
         required = true
     )]
     pub(crate) devices: Vec<DeviceSpec>,
@@ -124,6 +126,11 @@ pub(crate) enum GuestAction {
         #[arg(long, value_name = "US", default_value_t = 1000)]
         ahead: u64,
     },
+    /// Take interrupts, or raise them at the other guests.
+    Intc {
+        #[command(subcommand)]
+        action: IntcAction,
+    },
     /// Talk TCP/IP through the bus's network.
     Net {
         /// This guest's address [default: 10.111.0.N, N the number of its port].
@@ -131,6 +138,35 @@ pub(crate) enum GuestAction {
         address: Option<Ipv4Addr>,
         #[command(subcommand)]
         action: NetAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IntcAction {
+    /// Unmask lines, and show each interrupt: how many edges it stands for, and whether the level is up.
+    Watch {
+        /// The lines, each with its priority from 0 (most urgent) to 31 [default: all lines, with priority 31].
+        #[arg(value_name = "LINE[:PRIORITY]")]
+        lines: Vec<LineSpec>,
+        /// Stop after so many interrupts [default: on Ctrl-C].
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Raise edges of a line at all other guests.
+    Raise {
+        /// The line.
+        line: u32,
+        /// How many edges, one right after the other.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        edges: u32,
+    },
+    /// Assert the level of a line at all other guests for a while.
+    Hold {
+        /// The line.
+        line: u32,
+        /// How long.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+        seconds: Duration,
     },
 }
 

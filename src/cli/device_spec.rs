@@ -1,9 +1,10 @@
-//! `KIND[:COUNT][,ring=FORMAT]`, as `host --device` takes it.
+//! `KIND[:COUNT][,ring=FORMAT][,lines=N]`, as `host --device` takes it.
 
 use std::str::FromStr;
 
 use shmbus::ring::RingKind;
 use shmbus::shm::RingFormat;
+use shmbus::table::TableLayout;
 use shmbus_virtio::DeviceId;
 
 use super::ring_format::{UnknownFormat, ring_kind};
@@ -15,17 +16,23 @@ pub(crate) struct DeviceSpec {
     pub(crate) count: u16,
     /// What their rings are, if they have rings.
     pub(crate) rings: RingKind,
+    /// How many lines each guest has, if they are interrupt controllers.
+    pub(crate) lines: u32,
 }
 
 /// Why it is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceSpecError {
-    #[error("expected net, clock or timer, found {found:?}")]
+    #[error("expected net, clock, timer or intc, found {found:?}")]
     Kind { found: String },
     #[error("expected a count from 1 to {MOST}, found {found:?}")]
     Count { found: String },
-    #[error("expected ring=FORMAT, found {found:?}")]
+    #[error("expected ring=FORMAT or lines=N, once, found {found:?}")]
     Option { found: String },
+    #[error("expected lines from 1 to {most}, found {found:?}", most = TableLayout::MAX_SLOTS)]
+    Lines { found: String },
+    #[error("a {kind} device has no lines")]
+    NoLines { kind: DeviceId },
     #[error(transparent)]
     Ring(#[from] UnknownFormat),
     #[error("a {kind} device has tables and no rings")]
@@ -37,21 +44,27 @@ pub(crate) enum DeviceSpecError {
 /// How many devices of a kind a bus takes.
 const MOST: u16 = 10_000;
 
+/// Lines of an interrupt controller, for each guest, if nothing is said.
+const LINES: u32 = 256;
+
 impl FromStr for DeviceSpec {
     type Err = DeviceSpecError;
 
     fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
-        let (devices, option) = match text.split_once(',') {
-            Some((devices, option)) => (devices, Some(option)),
-            None => (text, None),
-        };
+        let mut parts = text.split(',');
+        let devices = parts.next().unwrap_or_default();
         let (name, count) = devices.split_once(':').unwrap_or((devices, "1"));
-        let kind = [DeviceId::NET, DeviceId::CLOCK, DeviceId::TIMER]
-            .into_iter()
-            .find(|kind| kind.name() == Some(name))
-            .ok_or_else(|| DeviceSpecError::Kind {
-                found: name.to_owned(),
-            })?;
+        let kind = [
+            DeviceId::NET,
+            DeviceId::CLOCK,
+            DeviceId::TIMER,
+            DeviceId::INTC,
+        ]
+        .into_iter()
+        .find(|kind| kind.name() == Some(name))
+        .ok_or_else(|| DeviceSpecError::Kind {
+            found: name.to_owned(),
+        })?;
         let count = count
             .parse()
             .ok()
@@ -59,23 +72,43 @@ impl FromStr for DeviceSpec {
             .ok_or_else(|| DeviceSpecError::Count {
                 found: count.to_owned(),
             })?;
-        let mut rings = RingKind::plain(RingFormat::Split);
-        if let Some(option) = option {
-            let format = option
-                .strip_prefix("ring=")
-                .ok_or_else(|| DeviceSpecError::Option {
-                    found: option.to_owned(),
-                })?;
-            if kind != DeviceId::NET {
-                return Err(DeviceSpecError::NoRings { kind });
+        let (mut rings, mut lines) = (None, None);
+        for option in parts {
+            match option.split_once('=') {
+                Some(("ring", _)) if kind != DeviceId::NET => {
+                    return Err(DeviceSpecError::NoRings { kind });
+                }
+                Some(("ring", format)) if rings.is_none() => rings = Some(ring_kind(format)?),
+                Some(("lines", _)) if kind != DeviceId::INTC => {
+                    return Err(DeviceSpecError::NoLines { kind });
+                }
+                Some(("lines", number)) if lines.is_none() => lines = Some(lines_of(number)?),
+                _ => {
+                    return Err(DeviceSpecError::Option {
+                        found: option.to_owned(),
+                    });
+                }
             }
-            rings = ring_kind(format)?;
         }
         if kind == DeviceId::NET && count != 1 {
             return Err(DeviceSpecError::OneNet);
         }
-        Ok(Self { kind, count, rings })
+        Ok(Self {
+            kind,
+            count,
+            rings: rings.unwrap_or(RingKind::plain(RingFormat::Split)),
+            lines: lines.unwrap_or(LINES),
+        })
     }
+}
+
+fn lines_of(number: &str) -> Result<u32, DeviceSpecError> {
+    let lines = number.parse().ok();
+    lines
+        .filter(|lines| (1..=TableLayout::MAX_SLOTS).contains(lines))
+        .ok_or_else(|| DeviceSpecError::Lines {
+            found: number.to_owned(),
+        })
 }
 
 #[cfg(test)]
@@ -102,6 +135,12 @@ mod tests {
     }
 
     #[test]
+    fn parses_how_many_lines_there_are() {
+        let lines = |text: &str| text.parse::<DeviceSpec>().unwrap().lines;
+        assert_eq!((lines("intc"), lines("intc:2,lines=1024")), (256, 1024));
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         for text in [
             "disk",
@@ -116,6 +155,11 @@ mod tests {
             "net,packed",
             "net,ring=packed,ring=split",
             "timer,ring=split",
+            "timer,lines=4",
+            "intc,lines=0",
+            "intc,lines=65537",
+            "intc,lines=4,lines=4",
+            "intc,ring=split",
         ] {
             assert!(text.parse::<DeviceSpec>().is_err(), "{text}");
         }

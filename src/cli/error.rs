@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use shmbus::devices::ActivateError;
 use shmbus::devices::clock::{CalibrationError, ClockError};
+use shmbus::devices::intc::IntcError;
 use shmbus::devices::net::app::fetch::FetchError;
 use shmbus::devices::net::app::serve::ServerError;
 use shmbus::devices::net::pcap::CaptureError;
@@ -66,6 +67,10 @@ pub(crate) enum CliError {
     Deadline(#[from] TableError),
     #[error("the timer device: {0}")]
     Timer(#[from] TimerFault),
+    #[error("the interrupt controller has {lines} lines; there is no line {line}")]
+    NoLine { line: u32, lines: u32 },
+    #[error("the interrupt controller: {0}")]
+    Interrupts(#[from] IntcError),
     #[error(transparent)]
     Network(#[from] shmbus::NetworkError),
     #[error("{address} did not answer: is that guest on the bus, and is it {address}?")]

@@ -3,6 +3,7 @@
 use shmbus::Bus;
 use shmbus::devices::clock::device::ClockDevice;
 use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks};
+use shmbus::devices::intc::device::IntcDevice;
 use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
 use shmbus::devices::net::tap::Tap;
@@ -36,6 +37,12 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
             DeviceId::TIMER => {
                 for _ in 0..spec.count {
                     builder = builder.device(TimerDevice::new(TIMERS).map_err(CliError::device)?);
+                }
+            }
+            DeviceId::INTC => {
+                for _ in 0..spec.count {
+                    let device = IntcDevice::new(spec.lines).map_err(CliError::device)?;
+                    builder = builder.device(device);
                 }
             }
             _ => builder = builder.device(net(args, spec.rings)?),

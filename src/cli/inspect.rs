@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 
-use shmbus::inspect::{self, BusView, GuestView, RingView, SideView};
+use shmbus::inspect::{self, BusView, GuestView, LineView, RingView, SideView};
 
 use super::args::InspectArgs;
 use super::error::CliError;
@@ -159,6 +159,27 @@ fn print_guest(out: &mut impl Write, guest: &GuestView) -> io::Result<()> {
             timer.set,
             show(timer.deadline_ns),
             show(timer.expired_ns)
+        )?;
+    }
+    // A line that was only unmasked has nothing to show.
+    let moved =
+        |line: &&LineView| line.edges > 0 || line.raised > 0 || line.asserted || line.drives;
+    for line in guest.lines.iter().filter(moved) {
+        let is = |yes: bool, what: &'static str| if yes { what } else { "" };
+        writeln!(
+            out,
+            "  line   {:>5}.{:<4} {} edges, {} delivered in {} interrupts, {} ended; raised {}{}{}{}{}",
+            line.device,
+            line.line,
+            line.edges,
+            line.claimed,
+            line.deliveries,
+            line.ended,
+            line.raised,
+            is(line.asserted, ", up"),
+            is(line.drives, ", held up"),
+            is(line.in_service, ", in service"),
+            is(!line.enabled, ", masked")
         )?;
     }
     writeln!(out, "  directory of {} regions", guest.regions.len())?;

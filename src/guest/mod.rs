@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use shmbus_devices::clock::ClockReader;
+use shmbus_devices::intc::{IntcDriver, device as intc};
 use shmbus_devices::timer::TimerDriver;
 use shmbus_devices::{ActivateError, Regions};
 use shmbus_ring::RingFeatures;
@@ -416,4 +417,34 @@ pub fn timer_driver(guest: &mut Guest, device: u32) -> Result<TimerDriver<Mapped
         .map_err(|source| GuestError::Driver { device, source })?;
     guest.activate(device, Features::VERSION_1)?;
     Ok(timer)
+}
+
+/// The driver of an interrupt controller, which is activated. All lines are masked.
+///
+/// # Errors
+///
+/// [`GuestError`].
+pub fn intc_driver(guest: &mut Guest, device: u32) -> Result<IntcDriver<Mapped>, GuestError> {
+    let driver = intc::attach(&guest.regions(device))
+        .map_err(|source| GuestError::Driver { device, source })?;
+    guest.activate(device, Features::VERSION_1)?;
+    Ok(driver)
+}
+
+/// Has a driver of an interrupt controller go on with that of another session, after the host was restarted or the device
+/// reset; see [`IntcDriver::move_to`].
+///
+/// # Errors
+///
+/// [`GuestError`].
+pub fn move_intc_driver(
+    guest: &mut Guest,
+    device: u32,
+    driver: &mut IntcDriver<Mapped>,
+) -> Result<(), GuestError> {
+    let notify = intc::move_to(driver, &guest.regions(device))
+        .map_err(|source| GuestError::Driver { device, source })?;
+    guest.activate(device, Features::VERSION_1)?;
+    guest.signal(device, intc::role::REQUESTS, notify);
+    Ok(())
 }

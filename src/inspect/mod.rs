@@ -4,6 +4,7 @@
 //! everything by the directories and reads tables like any other reader: nobody is stopped, nobody notices. What both
 //! sides write, packet buffers above all, it is not given.
 
+mod lines;
 mod rings;
 mod view;
 
@@ -16,6 +17,7 @@ use shmbus_table::{TableError, TypedReadError};
 use shmbus_transports::local::{ConnectError, GuestName, Inspector, NameError, SessionId};
 use shmbus_virtio::DeviceId;
 
+pub use self::lines::LineView;
 pub use self::rings::{RingView, SideView};
 pub use self::view::{
     BusView, ClockView, DeviceView, GuestDeviceView, GuestView, RegionView, TimerView,

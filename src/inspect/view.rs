@@ -8,6 +8,7 @@ use shmbus_shm::{Mapped, Region, RegionKind};
 use shmbus_virtio::DeviceId;
 
 use super::InspectError;
+use super::lines::{self, LineView};
 use super::rings::{self, RingView};
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::counters::{Counters, Totals};
@@ -66,6 +67,8 @@ pub struct GuestView {
     pub rings: Vec<RingView>,
     /// Its timers that were ever set.
     pub timers: Vec<TimerView>,
+    /// Its interrupt lines of which anything was said.
+    pub lines: Vec<LineView>,
     /// Its regions: the directory.
     pub regions: Vec<RegionView>,
 }
@@ -169,6 +172,7 @@ impl GuestView {
             devices: Vec::new(),
             rings: Vec::new(),
             timers: Vec::new(),
+            lines: Vec::new(),
             regions: Vec::new(),
         };
         for device in 0..offers.table().layout().slots() {
@@ -186,6 +190,7 @@ impl GuestView {
             match offer.id {
                 DeviceId::NET => view.rings.extend(rings::of_net(device, regions)),
                 DeviceId::TIMER => view.timers.extend(timers(device, regions)),
+                DeviceId::INTC => view.lines.extend(lines::of_intc(device, regions)),
                 _ => {}
             }
         }

@@ -7,6 +7,7 @@ use shmbus_devices::clock::{
     ClockKind, ClockSample, ClockStatus, CounterDomain, CounterTransform, Leap, Rate,
     TransformSource,
 };
+use shmbus_devices::intc::{Control, LinePriority, Wire};
 use shmbus_devices::net::config::{DEFAULT_MTU, MAX_MTU, NetConfig};
 use shmbus_devices::net::device::NetDevice;
 use shmbus_devices::net::mac_address::MacAddress;
@@ -203,4 +204,48 @@ fn timers_have_the_payloads_told_of() {
             ("when the host fired it", 0x0304),
         ],
     );
+}
+
+#[test]
+fn interrupt_lines_have_the_payloads_told_of() {
+    check_payload(
+        &nth_table("Interrupt controller", "offset", 0),
+        &Wire {
+            asserted: true,
+            edges: 0x0102,
+            raised_ns: 0x0304,
+        },
+        &[
+            ("level: 0 or 1", 1),
+            ("number of the last edge", 0x0102),
+            ("when the line was last given cause", 0x0304),
+        ],
+    );
+    let control = Control {
+        enabled: true,
+        in_service: false,
+        priority: LinePriority::new(30).unwrap(),
+        claimed: 0x0102,
+        ended: 0x0304,
+        deliveries: 0x0506,
+    };
+    let told = nth_table("Interrupt controller", "offset", 1);
+    let rows = |flags| {
+        [
+            ("flags: 1 enabled, 2 in service", flags),
+            ("priority", 30),
+            ("number of the last edge that was delivered", 0x0102),
+            ("number of the last edge whose service", 0x0304),
+            ("deliveries", 0x0506),
+        ]
+    };
+    check_payload(&told, &control, &rows(1));
+    let control = Control {
+        enabled: false,
+        in_service: true,
+        ..control
+    };
+    check_payload(&told, &control, &rows(2));
+    // What a slot stands for that was never written.
+    assert_eq!(Control::default().priority, LinePriority::new(31).unwrap());
 }

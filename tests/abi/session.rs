@@ -8,6 +8,8 @@ use shmbus::counters::{Counters, Totals};
 use shmbus::{Bus, Guest, inspect};
 use shmbus_devices::clock::device::ClockDevice;
 use shmbus_devices::clock::{ClockSample, Counter, CounterTransform, DisciplineLimits, HostClocks};
+use shmbus_devices::intc::device::IntcDevice;
+use shmbus_devices::intc::{Control, Wire};
 use shmbus_devices::net::config::DEFAULT_MTU;
 use shmbus_devices::net::device::NetDevice;
 use shmbus_devices::timer::device::TimerDevice;
@@ -61,6 +63,7 @@ fn check_regions(rings: RingKind) {
         .device(NetDevice::with_rings(rings, DEFAULT_MTU).unwrap())
         .device(ClockDevice::new(clocks).unwrap())
         .device(TimerDevice::new(3).unwrap())
+        .device(IntcDevice::new(3).unwrap())
         .listen(&path)
         .unwrap();
     let (stop, stopper) = std::io::pipe().unwrap();
@@ -77,6 +80,7 @@ fn check_regions(rings: RingKind) {
         (Some(0), "Net", roles_of_net),
         (Some(1), "Clock", "role"),
         (Some(2), "Timer", "role"),
+        (Some(3), "Interrupt controller", "role"),
     ] {
         let found: BTreeSet<RegionOf> = regions
             .iter()
@@ -120,6 +124,8 @@ fn payloads_have_the_types_told_of() {
         row::<CounterTransform>("counter transform"),
         row::<Deadline>("deadline"),
         row::<Expiration>("expiration"),
+        row::<Wire>("wire"),
+        row::<Control>("control"),
     ];
     assert_eq!(table("Session", "payload").rows, expected);
 }
@@ -199,6 +205,7 @@ fn counters_have_the_order_told_of() {
         ("net", counter_names(DeviceId::NET).join(", ")),
         ("clock", counter_names(DeviceId::CLOCK).join(", ")),
         ("timer", counter_names(DeviceId::TIMER).join(", ")),
+        ("intc", counter_names(DeviceId::INTC).join(", ")),
     ];
     assert_eq!(
         (totals.device.0, &totals.values[..5]),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::bus::{Bus, Scratch, ServingGuest, program};
+pub(crate) use self::bus::{Bus, Scratch, ServingGuest, inspect, program};
 pub(crate) use self::process::{Finished, Process};
 pub(crate) use self::random::Random;
 pub(crate) use self::traffic::Traffic;

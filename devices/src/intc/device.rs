@@ -290,6 +290,22 @@ pub fn attach(regions: &Regions) -> Result<IntcDriver<Mapped>, ActivateError> {
     Ok(IntcDriver::new(windows(regions)?, lines)?)
 }
 
+/// Has a driver go on over another session's regions, as [`IntcDriver::move_to`] does.
+///
+/// # Errors
+///
+/// If the regions are not what an interrupt controller of as many lines has.
+pub fn move_to(
+    driver: &mut IntcDriver<Mapped>,
+    regions: &Regions,
+) -> Result<Notify, ActivateError> {
+    let (lines, expected) = (regions.slots(role::CONTROLS)?, driver.lines());
+    if lines != expected {
+        return Err(format!("the device has {lines} lines, and had {expected}").into());
+    }
+    Ok(driver.move_to(windows(regions)?)?)
+}
+
 #[cfg(test)]
 mod tests {
     use shmbus_shm::heap;

@@ -67,7 +67,8 @@ pub struct Control {
 const ENABLED: u64 = 1 << 0;
 const IN_SERVICE: u64 = 1 << 1;
 const PRIORITY_SHIFT: u32 = 8;
-const KNOWN: u64 = ENABLED | IN_SERVICE | (0xff << PRIORITY_SHIFT);
+/// The flags' byte. Those after the priority are reserved: written as zeros, and not looked at.
+const FLAGS: u64 = 0xff;
 
 impl Value for Control {
     const TYPE_ID: u32 = u32::from_le_bytes(*b"CTRL");
@@ -90,7 +91,7 @@ impl Value for Control {
         };
         let priority = LinePriority::new((state >> PRIORITY_SHIFT) as u8);
         match priority {
-            Some(priority) if state & !KNOWN == 0 => Ok(Self {
+            Some(priority) if state & FLAGS & !(ENABLED | IN_SERVICE) == 0 => Ok(Self {
                 enabled: state & ENABLED != 0,
                 in_service: state & IN_SERVICE != 0,
                 priority,
@@ -125,10 +126,12 @@ mod tests {
         for state in [2, u64::MAX, 1 << 63] {
             assert!(Wire::decode(&[state, 0, 0]).is_err(), "{state:#x}");
         }
-        for state in [4, 0x20 << 8, 1 << 16, u64::MAX] {
+        for state in [4, 0x80, 0x20 << 8, u64::MAX] {
             assert!(Control::decode(&[state, 0, 0, 0]).is_err(), "{state:#x}");
         }
         assert!(Control::decode(&[0x1f03, 0, 0, 0]).is_ok());
+        let reserved = Control::decode(&[1 << 63 | 1 << 16, 0, 0, 0]);
+        assert_eq!(reserved, Control::decode(&[0; 4]));
         assert!(Wire::decode(&[0; 2]).is_err() && Control::decode(&[0; 3]).is_err());
     }
 }

@@ -1,12 +1,12 @@
 //! `shmbus guest`: uses the devices of a bus.
 
 mod clock;
+mod intc;
 mod net;
 mod timer;
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use shmbus::Guest;
@@ -15,6 +15,9 @@ use shmbus::virtio::DeviceId;
 use super::args::{GuestAction, GuestArgs};
 use super::error::CliError;
 use super::report::GuestEvent;
+use super::stop::Stop;
+
+pub(crate) use self::intc::LineSpec;
 
 /// How long a host may take to be there, and to let the guest in.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +36,7 @@ pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
             guest.leave();
             Ok(())
         }
+        GuestAction::Intc { action } => intc::run(args, action),
         GuestAction::Net { address, action } => net::run(args, *address, action),
     }
 }
@@ -57,19 +61,26 @@ fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
     Ok(guest)
 }
 
-/// Connects again after the host restarted; waits as long as it takes.
-fn reconnect(socket: &Path, name: &str) -> Result<Guest, CliError> {
+/// Connects again after the host restarted; waits as long as it takes, or until it is time to stop (none).
+fn reconnect(args: &GuestArgs, stop: &Stop) -> Result<Option<Guest>, CliError> {
     let mut failures = 0_u32;
-    let guest = Guest::reconnect(socket, name, |error, wait| {
+    let guest = Guest::reconnect(&args.socket, &name(args), |error, wait| {
+        if stop.is_due() {
+            return ControlFlow::Break(());
+        }
         // The first failures are ordinary while a host restarts.
         failures += 1;
         if failures.is_power_of_two() {
             tracing::warn!(%error, ?wait, failures, "waiting for the host");
         }
         ControlFlow::Continue(())
-    })?;
+    });
+    if guest.is_err() && stop.is_due() {
+        return Ok(None);
+    }
+    let guest = guest?;
     tracing::info!("on the bus again");
-    Ok(guest)
+    Ok(Some(guest))
 }
 
 fn find(guest: &mut Guest, kind: DeviceId) -> Result<u32, CliError> {

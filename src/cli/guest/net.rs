@@ -15,7 +15,7 @@ use shmbus::guest::{BusPort, Ended, Network};
 use shmbus::signal::Priority;
 use shmbus::signal::os::Token;
 
-use super::{connect, name, reconnect, report};
+use super::{connect, reconnect, report};
 use crate::cli::args::{GuestArgs, NetAction, Sink};
 use crate::cli::error::CliError;
 use crate::cli::hex;
@@ -142,7 +142,9 @@ impl<'a> Session<'a> {
                 Ended::Ready(token) if token == self.stop_token => return Ok(false),
                 Ended::Ready(_) => {}
                 Ended::HostGone => {
-                    let guest = reconnect(&self.args.socket, &name(self.args))?;
+                    let Some(guest) = reconnect(self.args, &self.stop)? else {
+                        return Ok(false);
+                    };
                     self.network.move_to(guest)?;
                     self.stop_token = self.network.guest().add_fd(&self.stop, Priority::LOWEST)?;
                     // The new session's timers are all off.
