@@ -1,5 +1,6 @@
 //! A driver that was built for a machine without an operating system, in this process, against our device side.
 
+#[allow(dead_code, reason = "of the guest's types each test uses its part")]
 #[path = "../guest/src/abi.rs"]
 mod abi;
 mod guest;

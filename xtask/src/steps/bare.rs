@@ -1,5 +1,5 @@
-//! A guest's driver as a static library for bare metal: it needs nothing of anybody, and it drives rings against our
-//! device side.
+//! A guest's driver and tables as a static library for bare metal: it needs nothing of anybody, and it drives rings and
+//! tables against our other side.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::tally::Tally;
 use crate::toolchain::{BARE_METAL_TARGETS, host, need_target};
 
 /// The guest's functions.
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 10] = [
     "ring_storage_bytes",
     "ring_open",
     "ring_add",
@@ -21,6 +21,9 @@ const FUNCTIONS: [&str; 7] = [
     "ring_take",
     "ring_disable_notifications",
     "ring_enable_notifications",
+    "mirror_storage_bytes",
+    "mirror_open",
+    "mirror_turn",
 ];
 
 pub(super) fn drive(project: &Project, tally: &mut Tally) -> Result<(), Stop> {

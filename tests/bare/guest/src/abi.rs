@@ -69,6 +69,18 @@ pub struct Returned {
     pub written: u32,
 }
 
+/// What a table that follows another one is set up with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MirrorSetup {
+    /// For the mirror itself and what it remembers: `mirror_storage_bytes` bytes, aligned to 16.
+    pub storage: Area,
+    /// The table that is followed.
+    pub from: Area,
+    /// Where the table is set up that follows it.
+    pub to: Area,
+}
+
 /// It was done; there is something.
 pub const YES: i32 = 1;
 /// It was not done, for now; there is nothing.

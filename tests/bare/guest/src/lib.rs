@@ -1,10 +1,11 @@
-//! The driver side of a ring by C functions: what a guest without an operating system, an allocator and the standard
-//! library links.
+//! The driver side of a ring, and both sides of tables, by C functions: what a guest without an operating system, an
+//! allocator and the standard library links.
 //!
 //! The ring's type follows from the features. All memory is passed in.
 #![no_std]
 
 mod abi;
+mod mirror;
 
 use core::arch::asm;
 use core::mem::{align_of, size_of};
