@@ -46,11 +46,10 @@ pub fn load_commit<W: Window>(
     commit: &Field<u64, W>,
     last: &mut ReadCursor,
 ) -> Result<Generation, ReadError> {
-    // Pairs with the Release of the sequence that sent us here, if one did: the commit word is as new as that.
-    commit.fence(Ordering::Acquire);
     let word = commit.load(Ordering::Relaxed);
     // Pairs with the Release of the commit word: the copies of its transaction are complete, and the heads of the one
-    // before are stored.
+    // before are stored. In a second try it is late for what was overwritten in the first one, so at worst every other try
+    // is as of the same transaction again.
     commit.fence(Ordering::Acquire);
     let number = last.accept(word)?;
     last.advance(number);

@@ -69,7 +69,7 @@ fn half_written(window: &Mapped, layout: TableLayout) -> u64 {
 }
 
 /// A moment somewhere in the first part of a life: SplitMix64, so that the moments are spread evenly.
-fn moment(number: u64) -> Duration {
+pub(crate) fn moment(number: u64) -> Duration {
     let mut z = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

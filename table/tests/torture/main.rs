@@ -12,6 +12,7 @@ mod observer;
 mod process;
 mod reads;
 mod stamped;
+mod transactions;
 
 use std::env;
 

@@ -8,7 +8,7 @@ use std::os::unix::process::parent_id;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use shmbus_shm::{Access, SharedMemory};
-use shmbus_table::TableLayout;
+use shmbus_table::{TableFlags, TableLayout, TableOptions};
 
 use crate::stamped::{Progress, SLOTS};
 
@@ -55,10 +55,11 @@ impl Process {
     pub(crate) fn start(name: &str, layout: TableLayout, place: Option<Place>, reads: u64) -> Self {
         let place = place.unwrap_or(Place { process: 0, fd: 0 });
         let assignment = format!(
-            "{} {} {} {} {} {reads}",
+            "{} {} {} {} {} {} {reads}",
             std::process::id(),
             layout.slot_bytes(),
             layout.copies(),
+            layout.flags().bits(),
             place.process,
             place.fd,
         );
@@ -134,13 +135,17 @@ impl Assignment {
             .split(' ')
             .map(|number| number.parse().unwrap())
             .collect();
-        let [parent, slot_bytes, copies, process, fd, reads] = numbers[..] else {
+        let [parent, slot_bytes, copies, flags, process, fd, reads] = numbers[..] else {
             panic!("{ASSIGNMENT}={text}");
         };
+        let mut options = TableOptions::new().copies(copies as u32);
+        if flags == u64::from(TableFlags::TRANSACTIONS.bits()) {
+            options = options.transactions();
+        }
         let process = process as u32;
         Some(Self {
             parent: parent as u32,
-            layout: TableLayout::with_copies(SLOTS, slot_bytes as u32, copies as u32).unwrap(),
+            layout: TableLayout::with_options(SLOTS, slot_bytes as u32, options).unwrap(),
             place: Place { process, fd },
             reads,
         })
