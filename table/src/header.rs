@@ -118,6 +118,8 @@ impl Header {
     /// Takes the magic away, so that nobody takes what is half set up for a table.
     pub(crate) fn withdraw<W: Window>(window: &W) -> Result<(), TableError> {
         Field::<u64, _>::new(window, at::MAGIC)?.store(0, Relaxed);
+        // For a writer that dies in setting up: what it stores from here on does not become visible before. A model of
+        // readers has nothing to find here, since who found the magic before may read the header at any time after.
         window.fence(Release);
         Ok(())
     }
@@ -171,6 +173,8 @@ impl<W: Window> Life<W> {
         epoch_from(self.epoch.load(Relaxed))
     }
 
+    /// A successor that finds a generation of this epoch finds the epoch too: whatever is stored after this for a slot is
+    /// stored with Release.
     pub(crate) fn set_epoch(&self, epoch: Epoch) {
         self.epoch.store(u64::from(epoch.get()), Release);
     }

@@ -121,10 +121,11 @@ fn is_caught(model: impl FnOnce()) {
     assert!(outcome.is_err(), "the model did not notice");
 }
 
-/// Dead before, between and after the stores of the second publication: sequence, payload, sequence, head, root.
+/// Dead with the copy complete and not named; and with it named and not announced. Other deaths are no other for who goes
+/// on; `src/tests/death.rs` has them all.
 #[test]
 fn a_restart_under_a_readers_eyes() {
-    for stores in 0..=6 {
+    for stores in [4, 5] {
         restarted(16, stores, NOTHING, NOTHING);
     }
 }

@@ -38,7 +38,7 @@ enum Task {
     Setup,
     /// Fuzz every target, or one
     Fuzz(fuzz::Options),
-    /// Apply the mutations of `ring/mutants.toml`, one at a time, and show that each is caught by the tests it names
+    /// Apply the mutations in each crate's `mutants.toml`, one at a time, and show that each is caught by the tests it names
     Mutants(mutants::Options),
     /// Read tables from other processes, and kill their writers, very often: no value may be torn, too old or lost
     Torture(torture::Options),

@@ -11,6 +11,14 @@
 //! payload counts if the sequence is still `2g` after the copying. A writer that dies at any step leaves the previous
 //! value readable, and one that lies is answered with a [`ReadError`] after at most [`max_loads`] loads.
 //!
+//! # Ordering
+//!
+//! Each fence and each Release is shown to be needed by loom: `tests/loom_slot.rs` and `tests/loom_small.rs`, with the
+//! mutations in `mutants.toml`. loom reorders stores, and loads, among themselves; it never lets a store pass a load that
+//! comes before it in its thread. Here none is hidden by that: a reader stores nothing, a writer loads nothing, and neither
+//! makes a read-modify-write. Only who recovers a slot does both, and what he stores then, a head or a sequence, is a
+//! Release, which no earlier load passes.
+//!
 //! The family is Kopetz and Reisinger's non-blocking write protocol (RTSS 1993); the cursor and the head word are
 //! what makes a read move one cache line.
 

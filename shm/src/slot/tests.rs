@@ -333,19 +333,20 @@ fn a_hostile_writer_costs_a_bounded_number_of_loads() {
     );
 }
 
-/// After the walk, which it leaves alone, every sequence that a reader looks at has moved on.
+/// After so many loads, which it leaves alone, every sequence that a reader looks at has moved on.
 #[derive(Clone)]
 struct AlwaysOverwritten {
     loads: Counting,
+    alone: u64,
     stride: usize,
 }
 
 impl Probe for AlwaysOverwritten {
     fn load(&self, offset: usize, bytes: usize, value: u64) -> u64 {
         let is_sequence = offset >= 64 && (offset - 64).is_multiple_of(self.stride);
-        let is_walking = self.loads.loads() < WALK_STEPS as u64;
+        let is_alone = self.loads.loads() < self.alone;
         self.loads.load(offset, bytes, value);
-        if is_sequence && !is_walking {
+        if is_sequence && !is_alone {
             u64::MAX
         } else {
             value
@@ -356,27 +357,47 @@ impl Probe for AlwaysOverwritten {
 #[test]
 fn the_bound_on_loads_is_exact() {
     const WORDS: usize = 3;
-    let honest = slot(4, WORDS);
-    let (mut written, mut cursor) = (WriteCursor::new(EPOCH), ReadCursor::default());
-    for number in 0..WALK_STEPS as u64 {
-        honest
-            .writer()
-            .publish(&mut written, &stamped(WORDS, number))
-            .unwrap();
-        if number == 0 {
-            honest.reader().read(&mut cursor, &mut [0; WORDS]).unwrap();
+    let mut most = 0;
+    for lag in 0..=WALK_STEPS as u64 + 2 {
+        let honest = slot(8, WORDS);
+        let (mut written, mut cursor) = (WriteCursor::new(EPOCH), ReadCursor::default());
+        for number in 0..=lag {
+            let value = stamped(WORDS, number);
+            honest.writer().publish(&mut written, &value).unwrap();
+            if number == 0 {
+                honest.reader().read(&mut cursor, &mut [0; WORDS]).unwrap();
+            }
+        }
+        // Overtaken from some step of the walk on, or behind it.
+        for alone in 0..WALK_STEPS as u64 + 3 {
+            let probe = AlwaysOverwritten {
+                loads: Counting::default(),
+                alone,
+                stride: copy_stride(WORDS),
+            };
+            let window = Probed::new(honest.window.clone(), probe.clone());
+            let overwritten = Slot::new(window, 8, WORDS);
+            let _ = overwritten.reader().read(&mut { cursor }, &mut [0; WORDS]);
+            most = most.max(probe.loads.loads());
         }
     }
-    let probe = AlwaysOverwritten {
-        loads: Counting::default(),
-        stride: copy_stride(WORDS),
-    };
-    let overwritten = Slot::new(Probed::new(honest.window, probe.clone()), 4, WORDS);
+    assert_eq!(most, max_loads(WORDS) as u64);
+}
+
+#[test]
+fn nothing_is_recovered_of_a_later_epoch() {
+    let slot = slot(2, 1);
+    let second = EPOCH.next().unwrap();
+    let mut written = WriteCursor::new(second);
+    let last = slot.writer().publish(&mut written, &[7]).unwrap();
+    let mut value = [0];
     assert_eq!(
-        overwritten.reader().read(&mut cursor, &mut [0; WORDS]),
-        Err(ReadError::Lapped)
+        slot.reader().recover(EPOCH, &mut value),
+        Err(ReadError::NoGeneration { word: last.word() })
     );
-    assert_eq!(probe.loads.loads(), max_loads(WORDS) as u64);
+    for epoch in [Some(second), second.next()] {
+        assert_eq!(slot.reader().recover(epoch.unwrap(), &mut value), Ok(last));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::window::{FenceScope, MemoryType, Window, WindowError, Word, prove};
 
@@ -210,7 +210,7 @@ impl Probe for Dying {
 pub struct Hostile {
     state: Arc<AtomicU64>,
     /// Of 256 loads, how many are lied to.
-    lies: u8,
+    lies: Arc<AtomicU8>,
 }
 
 impl Hostile {
@@ -218,8 +218,13 @@ impl Hostile {
     pub fn new(seed: u64, lies: u8) -> Self {
         Self {
             state: Arc::new(AtomicU64::new(seed)),
-            lies,
+            lies: Arc::new(AtomicU8::new(lies)),
         }
+    }
+
+    /// Lies in `lies` of 256 loads from now on.
+    pub fn lie_in(&self, lies: u8) {
+        self.lies.store(lies, Relaxed);
     }
 
     /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
@@ -235,7 +240,7 @@ impl Hostile {
 impl Probe for Hostile {
     fn load(&self, _: usize, _: usize, value: u64) -> u64 {
         let random = self.next();
-        if (random >> 8) as u8 >= self.lies {
+        if (random >> 8) as u8 >= self.lies.load(Relaxed) {
             return value;
         }
         match random & 7 {

@@ -12,6 +12,9 @@
 //! stamps between need no order of their own. A leaf may be found newer than the root that led to it; it is loaded
 //! with Acquire, so that what was written before it is visible when it is reported, because it is not reported again.
 //!
+//! loom shows this (`tests/loom_tree.rs`). What it never does is to let a store pass a load that comes before it in its
+//! thread: only a writer that resumes does both, and each stamp that it stores is computed from the root that it loaded.
+//!
 //! # Trust
 //!
 //! A reader takes nothing in the tree as an index or a length. Whatever a hostile writer stores, a scan makes at most

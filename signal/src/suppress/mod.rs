@@ -24,6 +24,11 @@
 //! either fence both can miss (store buffering); SeqCst accesses in their place would order it too, but cost a locked
 //! store at each mark.
 //!
+//! loom shows this (`tests/loom_arming.rs`), but it never lets a store pass a load that comes before it in its thread. The
+//! orderings of the accesses exclude that: the sender's next store after (c) is a leaf's, a Release, which no earlier load
+//! passes; and (2) comes behind loads of the tree that are Acquire, which no later store passes. What is left, (2) before a
+//! load of stamps below a root that was loaded first, changes nothing: the receiver looks at the root again in (4).
+//!
 //! What the sender last answered it keeps privately: one kick for each arming, however many channels are raised, and
 //! nothing in the receiver's section is ever cleared by the sender.
 //!

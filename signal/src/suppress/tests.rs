@@ -137,6 +137,7 @@ fn a_sender_that_restarts_in_its_memory_wakes_the_receiver_once() {
 #[test]
 fn each_side_follows_the_other_to_new_memory() {
     let Doorbell {
+        armed,
         mut sender,
         mut receiver,
         ..
@@ -145,15 +146,22 @@ fn each_side_follows_the_other_to_new_memory() {
         let _ = sender.raise(0).unwrap();
     }
     receiver.poll(|_, _| ());
+    assert_eq!(receiver.arm(), Arm::Armed);
+    assert_eq!(sender.raise(0), Ok(Notify::Yes));
+    receiver.poll(|_, _| ());
+    assert_eq!(receiver.arm(), Arm::Armed);
     let other = doorbell(2);
     let mut restarted = other.sender;
     let _ = restarted.raise(0).unwrap();
     receiver.rebind(&other.tree).unwrap();
+    // What was armed for the old sender's stamps means nothing to the new one.
+    let armed = Field::<u64, _>::new(&armed, 0).unwrap();
+    assert_eq!(armed.load(Relaxed), 0);
     let mut raised = 0;
     receiver.poll(|_, _| raised += 1);
     assert_eq!(raised, 1);
 
-    // The receiver restarts: the sender must answer it, although it never answered its armed word.
+    // The receiver restarts: the sender must answer it, although it answered the old one's armed word, the same.
     sender.rebind(&other.armed).unwrap();
     Field::<u64, _>::new(&other.armed, 0)
         .unwrap()
@@ -194,6 +202,46 @@ fn hostile_sections_cost_a_kick_a_raise_and_a_scan_a_poll() {
     let counts = sender.counts();
     assert!(counts.sent > 0 && counts.suppressed > 0);
     assert_eq!(counts.sent + counts.suppressed, u64::from(rounds));
+}
+
+/// What "Bounds on work" in `docs/abi.md` says of doorbells.
+#[test]
+fn each_call_keeps_its_bound_on_loads() {
+    let layout = DoorbellLayout::new(300).unwrap();
+    let tree = layout.tree();
+    let scan: usize = (0..=tree.levels()).map(|level| tree.nodes(level)).sum();
+    let counting = Counting::default();
+    let lying = |bytes, lies| {
+        let hostile = Probed::new(heap(bytes), Hostile::new(7, lies));
+        Probed::new(hostile, counting.clone())
+    };
+    for lies in [0, 40, 255] {
+        let tree = lying(layout.tree_bytes(), lies);
+        let armed = lying(DoorbellLayout::ARMED_BYTES, lies);
+        let mut sender = Sender::new(&tree, &armed, layout).unwrap();
+        let mut receiver = Receiver::new(&tree, &armed, layout, vec![0; 300]).unwrap();
+        let loads = |call: &mut dyn FnMut()| {
+            let before = counting.loads();
+            call();
+            counting.loads() - before
+        };
+        for round in 0..if cfg!(miri) { 5 } else { 1_000 } {
+            let raising = loads(&mut || {
+                let _ = sender.raise(round % 300).unwrap();
+            });
+            let arming = loads(&mut || {
+                let _ = receiver.arm();
+            });
+            let polling = loads(&mut || {
+                let _ = receiver.poll(|_, _| ());
+            });
+            assert!(raising == 1 && arming == 1 && polling <= scan as u64);
+        }
+        let resuming = loads(&mut || {
+            let _ = Sender::resume(&tree, &armed, layout);
+        });
+        assert!(resuming <= 2);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

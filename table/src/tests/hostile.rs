@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
-use shmbus_shm::slot::max_loads;
+use shmbus_shm::slot::{ReadError as SlotError, max_loads};
 use shmbus_shm::testing::{Counting, Hostile, Probed};
 use shmbus_shm::{Field, WindowError, heap};
 
@@ -115,6 +115,35 @@ fn every_call_ends_within_its_bound() {
         values > 0 && errors > 0 && reports > 0,
         "{values}, {errors}, {reports}"
     );
+}
+
+/// A head that names what is long gone. A reader that has followed the copies must not go on there.
+#[test]
+fn what_is_given_up_was_never_written() {
+    let layout = TableLayout::with_copies(1, 16, 2).unwrap();
+    let (window, mut writer, mut reader) = table(layout);
+    for number in 1..=10 {
+        publish(&mut writer, 0, number);
+        if number == 9 {
+            read(&mut reader, 0).unwrap();
+        }
+    }
+    let head = layout.tree_offset() + layout.tree().offset(1);
+    tamper(&window, head / 8, 1 << 48 | 5);
+    let (mut writer, recovered) = TableWriter::resume_in_place(window.clone(), [0]).unwrap();
+    assert_eq!((recovered.values, recovered.lost), (0, 1));
+    for reader in [&mut reader, &mut super::reader(&window, layout)] {
+        assert_eq!(
+            read(reader, 0),
+            Err(ReadError::Slot(SlotError::NeverWritten))
+        );
+    }
+    let (generation, _) = writer.publish(0, &stamped(layout, 11)).unwrap();
+    assert!(matches!(
+        read(&mut reader, 0),
+        Err(ReadError::Slot(SlotError::Restarted { .. }))
+    ));
+    assert_eq!(read(&mut reader, 0), Ok((generation, 11)));
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! What a table promises, on memory that behaves, dies and lies.
 
 mod ages;
+mod bounds;
 mod death;
 mod hostile;
 mod model;

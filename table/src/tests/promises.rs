@@ -76,6 +76,23 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn storage_for_more_makes_no_more_slots() {
+    let layout = TableLayout::new(3, 8).unwrap();
+    let window = heap(layout.bytes());
+    let mut writer =
+        TableWriter::create(window.clone(), layout, TYPE_ID, Epoch::FIRST, [0; 4]).unwrap();
+    let mut reader = TableReader::attach(window, [0; 4], [0; 4]).unwrap();
+    assert_eq!(
+        writer.publish(3, &[1]).unwrap_err(),
+        TableError::NoSuchSlot { slot: 3, slots: 3 }
+    );
+    assert_eq!(
+        reader.read(3, &mut [0]),
+        Err(ReadError::NoSuchSlot { slot: 3, slots: 3 })
+    );
+}
+
+#[test]
 fn a_read_gives_as_many_words_as_both_sides_have() {
     for words in [1, 2, 8, 9] {
         let layout = TableLayout::new(2, 8 * words as u32).unwrap();

@@ -35,7 +35,7 @@ pub(crate) const FUZZ: Step = Step {
 /// Also `cargo xtask mutants`.
 pub(crate) const MUTANTS: Step = Step {
     name: "mutants",
-    about: "each mutation of the rings is caught by the test that is there for it",
+    about: "each mutation of the code is caught by the test that is there for it",
     slow: true,
     run: mutants::all,
 };

@@ -1,13 +1,16 @@
-//! `ring/CONFORMANCE.md` and `ring/mutants.toml` speak of the same tests and mutations, and of ones that there are.
+//! The catalogues speak of tests and code that there are, and `ring/CONFORMANCE.md` speaks of the same tests and mutations
+//! as `ring/mutants.toml`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::catalogue::{Catalogue, DIRECTORY, TestName};
+use super::catalogue::{self, Catalogue, TestName};
 use crate::project::Project;
 use crate::step::Stop;
 
+/// The crate that has the document, and its name there.
+const DIRECTORY: &str = "ring";
 const FILE: &str = "CONFORMANCE.md";
 
 /// How many rows there are of each kind, by the letter of their numbers: the MUST statements of virtio 1.4 on split and
@@ -24,27 +27,34 @@ struct Row {
     is_silent: bool,
 }
 
-/// Refuses documents that disagree with each other or with the code.
-pub(super) fn check(project: &Project, catalogue: &Catalogue) -> Result<(), Stop> {
-    let directory = project.root.join(DIRECTORY);
-    let text = fs::read_to_string(directory.join(FILE))
-        .map_err(|error| Stop::Failed(format!("cannot read {DIRECTORY}/{FILE}: {error}")))?;
-    let complaints = match rows(&text) {
-        Ok(rows) => [
-            complaints(&rows, catalogue),
-            stale(&directory, &rows, catalogue),
-        ]
-        .concat(),
-        Err(why) => vec![why],
-    };
-    if complaints.is_empty() {
-        Ok(())
-    } else {
-        Err(Stop::Failed(format!(
-            "{FILE} and mutants.toml:\n{}",
-            complaints.join("\n")
-        )))
+/// Refuses catalogues and a document that disagree with each other or with the code.
+pub(super) fn check(project: &Project, catalogues: &[Catalogue]) -> Result<(), Stop> {
+    for catalogue in catalogues {
+        let directory = project.root.join(catalogue.directory);
+        let mut complaints = stale(&directory, catalogue);
+        if catalogue.directory == DIRECTORY {
+            let text = fs::read_to_string(directory.join(FILE)).map_err(|error| {
+                Stop::Failed(format!("cannot read {DIRECTORY}/{FILE}: {error}"))
+            })?;
+            match rows(&text) {
+                Ok(rows) => {
+                    complaints.extend(disagreements(&rows, catalogue));
+                    let named = rows.iter().flat_map(|row| &row.tests);
+                    complaints.extend(missing(&directory, named));
+                }
+                Err(why) => complaints.push(why),
+            }
+        }
+        if !complaints.is_empty() {
+            return Err(Stop::Failed(format!(
+                "{}/{}:\n{}",
+                catalogue.directory,
+                catalogue::FILE,
+                complaints.join("\n")
+            )));
+        }
     }
+    Ok(())
 }
 
 /// The rows of tables whose first column is a number and whose last two are tests and mutations.
@@ -85,8 +95,8 @@ fn spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// Where the documents disagree with each other.
-fn complaints(rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
+/// Where the document and its catalogue disagree.
+fn disagreements(rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
     let mut complaints = Vec::new();
     for (letter, expected) in ROWS {
         let found = rows.iter().filter(|row| row.number.starts_with(letter));
@@ -135,8 +145,8 @@ fn complaints(rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
     complaints
 }
 
-/// Where they disagree with the code.
-fn stale(directory: &Path, rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
+/// Where a catalogue disagrees with the code.
+fn stale(directory: &Path, catalogue: &Catalogue) -> Vec<String> {
     let mut complaints = Vec::new();
     for mutant in &catalogue.mutants {
         let change = fs::read_to_string(directory.join(&mutant.file))
@@ -144,9 +154,15 @@ fn stale(directory: &Path, rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
             .and_then(|text| mutant.apply(&text));
         complaints.extend(change.err());
     }
-    let named = rows.iter().flat_map(|row| &row.tests);
     let failing = catalogue.mutants.iter().flat_map(|mutant| &mutant.tests);
-    for test in named.chain(failing).collect::<BTreeSet<_>>() {
+    complaints.extend(missing(directory, failing));
+    complaints
+}
+
+/// The tests that there are not.
+fn missing<'t>(directory: &Path, tests: impl Iterator<Item = &'t TestName>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for test in tests.collect::<BTreeSet<_>>() {
         let text = fs::read_to_string(directory.join(test.file())).unwrap_or_default();
         if !has_test(&text, test.function()) {
             complaints.push(format!("there is no test {test}"));
@@ -159,8 +175,13 @@ fn stale(directory: &Path, rows: &[Row], catalogue: &Catalogue) -> Vec<String> {
 fn has_test(text: &str, function: &str) -> bool {
     let start = format!("fn {function}(");
     let mut attributes = Vec::new();
+    // Of an attribute of several lines.
+    let mut is_inside = false;
     for line in text.lines().map(str::trim) {
-        if line.starts_with("#[") {
+        if is_inside {
+            is_inside = !line.ends_with(")]");
+        } else if line.starts_with("#[") {
+            is_inside = !line.contains(']');
             attributes.push(line);
         } else if line.starts_with(&start) {
             return attributes.contains(&"#[test]");
@@ -193,7 +214,7 @@ mod tests {
     fn complaints_of(table: &str) -> Vec<String> {
         let text =
             format!("| No. | Requirement | Test | Mutation |\n| --- | --- | --- | --- |\n{table}");
-        let mut complaints = complaints(&rows(&text).unwrap(), &catalogue());
+        let mut complaints = disagreements(&rows(&text).unwrap(), &catalogue());
         complaints.retain(|complaint| !complaint.starts_with("row "));
         complaints
     }
@@ -201,8 +222,8 @@ mod tests {
     #[test]
     fn this_projects_documents_agree() {
         let project = Project::find().unwrap();
-        let catalogue = Catalogue::read(&project).unwrap();
-        if let Err(stop) = check(&project, &catalogue) {
+        let catalogues = Catalogue::read_all(&project).unwrap();
+        if let Err(stop) = check(&project, &catalogues) {
             panic!("{stop:?}");
         }
     }
@@ -248,7 +269,7 @@ mod tests {
                 complaints_of(table)
             );
         }
-        let all = complaints(&[], &catalogue());
+        let all = disagreements(&[], &catalogue());
         for row in ["S1", "S39", "P22", "D14"] {
             assert!(all.contains(&format!("row {row} is missing")));
         }
@@ -257,11 +278,13 @@ mod tests {
 
     #[test]
     fn tests_are_told_from_other_functions() {
-        let text = "fn helper() {}\n#[test]\n// Why.\n#[cfg(unix)]\nfn works() {}\nproptest! {\n    #[test]\n    fn holds(\n";
+        let text = "fn helper() {}\n#[test]\n// Why.\n#[cfg(unix)]\nfn works() {}\nproptest! {\n    #[test]\n    fn holds(\n\
+            #[test]\n#[cfg_attr(\n    miri,\n    ignore\n)]\nfn waits() {}\n";
         for (function, is_test) in [
             ("helper", false),
             ("works", true),
             ("holds", true),
+            ("waits", true),
             ("work", false),
         ] {
             assert_eq!(has_test(text, function), is_test, "{function}");

@@ -1,4 +1,4 @@
-//! What `ring/mutants.toml` says.
+//! What `mutants.toml` of a crate says.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,14 +10,17 @@ use serde::Deserialize;
 use crate::project::Project;
 use crate::step::Stop;
 
-/// The crate that is mutated. Paths in the catalogue and in `CONFORMANCE.md` start at its directory.
-pub(super) const DIRECTORY: &str = "ring";
-pub(super) const PACKAGE: &str = "shmbus-ring";
-const FILE: &str = "mutants.toml";
+/// The directories of the crates that are mutated. Paths in a crate's catalogue start there.
+pub(super) const DIRECTORIES: [&str; 4] = ["ring", "shm", "table", "signal"];
+pub(super) const FILE: &str = "mutants.toml";
 
+/// The mutations of one crate.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Catalogue {
+    /// The crate's.
+    #[serde(skip)]
+    pub(super) directory: &'static str,
     #[serde(rename = "mutant")]
     pub(super) mutants: Vec<Mutant>,
 }
@@ -42,11 +45,34 @@ pub(super) struct Mutant {
 }
 
 impl Catalogue {
-    pub(super) fn read(project: &Project) -> Result<Self, Stop> {
-        let path = project.root.join(DIRECTORY).join(FILE);
+    /// Those of all crates. A mutation's id names it among all of them.
+    pub(super) fn read_all(project: &Project) -> Result<Vec<Self>, Stop> {
+        let catalogues = DIRECTORIES
+            .into_iter()
+            .map(|directory| Self::read(project, directory))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut ids = BTreeSet::new();
+        for mutant in catalogues.iter().flat_map(|catalogue| &catalogue.mutants) {
+            if !ids.insert(&mutant.id) {
+                return Err(Stop::Failed(format!(
+                    "mutations of two crates are called {}",
+                    mutant.id
+                )));
+            }
+        }
+        Ok(catalogues)
+    }
+
+    fn read(project: &Project, directory: &'static str) -> Result<Self, Stop> {
+        let path = project.root.join(directory).join(FILE);
         let text = fs::read_to_string(&path)
             .map_err(|error| Stop::Failed(format!("cannot read {}: {error}", path.display())))?;
-        Self::parse(&text).map_err(|why| Stop::Failed(format!("{DIRECTORY}/{FILE}: {why}")))
+        let catalogue =
+            Self::parse(&text).map_err(|why| Stop::Failed(format!("{directory}/{FILE}: {why}")))?;
+        Ok(Self {
+            directory,
+            ..catalogue
+        })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -92,7 +118,8 @@ impl Mutant {
     }
 }
 
-/// A test, as `tests/FILE.rs::NAME`; beside the code as `src/FILE.rs::NAME`, in that file's module `tests`.
+/// A test, as `tests/FILE.rs::NAME`; beside the code as `src/FILE.rs::NAME`, in that file's module `tests` or in a file of
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct TestName {
@@ -144,7 +171,8 @@ impl TestName {
         if let Some("mod" | "lib" | "main" | "tests") = path.last().map(|name| name.as_ref()) {
             path.pop();
         }
-        if directory.is_none() {
+        // A file in a directory `tests` is in that module already.
+        if directory.is_none() && !path.iter().any(|module| module == "tests") {
             path.push("tests".into());
         }
         path.push(self.function.as_str().into());
@@ -220,6 +248,8 @@ mod tests {
             ("src/a/b.rs::fails", "a::b::tests::fails"),
             ("src/a/mod.rs::fails", "a::tests::fails"),
             ("src/a/tests.rs::fails", "a::tests::fails"),
+            ("src/a/tests/b.rs::fails", "a::tests::b::fails"),
+            ("src/a/tests/mod.rs::fails", "a::tests::fails"),
         ] {
             assert_eq!(test(name).binary(), Binary::Library);
             assert_eq!(test(name).path(), path);

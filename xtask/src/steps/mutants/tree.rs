@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::catalogue::{DIRECTORY, Mutant};
+use super::catalogue::Mutant;
 use crate::project::Project;
 use crate::step::Stop;
 
@@ -62,9 +62,9 @@ impl Tree {
         &self.target
     }
 
-    /// Makes a mutation's change, for as long as the answer lives.
-    pub(super) fn apply(&self, mutant: &Mutant) -> Result<Applied, Stop> {
-        let path = self.root.join(DIRECTORY).join(&mutant.file);
+    /// Makes a change of the crate in `directory`, for as long as the answer lives.
+    pub(super) fn apply(&self, directory: &str, mutant: &Mutant) -> Result<Applied, Stop> {
+        let path = self.root.join(directory).join(&mutant.file);
         let cannot = |error| Stop::Failed(format!("cannot change {}: {error}", path.display()));
         let original = fs::read_to_string(&path).map_err(cannot)?;
         let changed = mutant.apply(&original).map_err(Stop::Failed)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::catalogue::{Binary, DIRECTORY, PACKAGE, TestName};
+use super::catalogue::{Binary, TestName};
 use super::tree::Tree;
 
 /// How often a running test is looked at.
@@ -48,13 +48,14 @@ struct Target {
     name: String,
 }
 
-/// Builds the programs that have these tests.
+/// Builds the programs that have these tests of the crate in `directory`.
 ///
 /// # Errors
 ///
 /// What the compiler says.
 pub(super) fn build<'n>(
     tree: &Tree,
+    directory: &str,
     tests: impl IntoIterator<Item = &'n TestName>,
 ) -> Result<Programs, String> {
     let binaries: BTreeSet<_> = tests.into_iter().map(TestName::binary).collect();
@@ -65,7 +66,7 @@ pub(super) fn build<'n>(
     let output = Command::new("cargo")
         .args(["test", "--no-run", "--locked", "--profile", "mutants"])
         .args(["--message-format", "json-render-diagnostics"])
-        .args(["--package", PACKAGE])
+        .args(["--package", &format!("shmbus-{directory}")])
         .args(choice)
         .current_dir(tree.root())
         .env("CARGO_TARGET_DIR", tree.target())
@@ -90,7 +91,7 @@ pub(super) fn build<'n>(
         .collect();
     Ok(Programs {
         paths,
-        directory: tree.root().join(DIRECTORY),
+        directory: tree.root().join(directory),
         output: tree.target().join("output.txt"),
     })
 }
