@@ -100,6 +100,12 @@ pub enum TableError {
     /// 2^48 transactions have been committed: the writer must go on under the next epoch, in new memory.
     #[error("the table's transactions are used up; restart the writer under the next epoch")]
     TransactionsUsedUp,
+    /// As many readers are subscribed as there are copies to spare.
+    #[error("all of the {seats} readers that the table can hear are subscribed")]
+    SeatsTaken {
+        /// How many readers can be subscribed.
+        seats: usize,
+    },
     /// The slot did not take the value.
     #[error(transparent)]
     Publish(#[from] PublishError),

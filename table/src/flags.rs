@@ -17,10 +17,16 @@ impl TableFlags {
     /// For each slot there is a word that says at which of its writer's heartbeats it was last published.
     pub const AGES: Self = Self(1 << 1);
 
-    const NAMES: [(Self, &'static str); 2] =
-        [(Self::TRANSACTIONS, "TRANSACTIONS"), (Self::AGES, "AGES")];
+    /// Subscribed readers can pin values where they lie; each copy is there twice for that.
+    pub const PINNED: Self = Self(1 << 3);
 
-    const KNOWN: u32 = Self::TRANSACTIONS.0 | Self::AGES.0;
+    const NAMES: [(Self, &'static str); 3] = [
+        (Self::TRANSACTIONS, "TRANSACTIONS"),
+        (Self::AGES, "AGES"),
+        (Self::PINNED, "PINNED"),
+    ];
+
+    const KNOWN: u32 = Self::TRANSACTIONS.0 | Self::AGES.0 | Self::PINNED.0;
 
     /// The flags that the bits of a header's word stand for; `None` if some stand for nothing.
     pub const fn from_bits(bits: u32) -> Option<Self> {

@@ -16,6 +16,12 @@ pub(crate) const COMMIT_OFFSET: usize = HEADER_BYTES;
 /// Bytes of the line that names the last committed transaction.
 const COMMIT_BYTES: usize = 64;
 
+/// Bytes of the line that names the subscribed readers.
+const SEATS_BYTES: usize = 64;
+
+/// Bytes of a slot's place, which has a line of its own.
+const PLACE_BYTES: usize = 64;
+
 /// A table cannot have this shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
@@ -46,6 +52,12 @@ pub enum LayoutError {
         /// The flags found in a header.
         found: u32,
     },
+    /// Flags that no table has together.
+    #[error("no table is {flags} at once")]
+    Together {
+        /// The flags asked for, or found in a header.
+        flags: TableFlags,
+    },
     /// A table with ages says how long a beat is.
     #[error("a table with ages has a beat of 1 nanosecond or more, not of {found}")]
     Beat {
@@ -68,7 +80,7 @@ pub enum LayoutError {
 /// the last committed one; the generation tree, whose leaves are the slots' heads; with ages, a dense array of words,
 /// rounded up to a power of two; and the values. Values of 8 bytes are such an array too, unless there are transactions. A
 /// larger slot is its copies, one after the other, each a sequence word, with transactions the number of one, and the
-/// value, rounded up to whole lines.
+/// value, rounded up to whole lines. Of a table whose values can be pinned, see [`crate::pinned`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableLayout {
     slots: u32,
@@ -123,6 +135,10 @@ impl TableLayout {
         if ![2, 4, 8].contains(&copies) {
             return Err(LayoutError::Copies { found: copies });
         }
+        let flags = options.flags;
+        if flags.contains(TableFlags::PINNED) && flags != TableFlags::PINNED {
+            return Err(LayoutError::Together { flags });
+        }
         if options.flags.contains(TableFlags::AGES) != (options.beat_ns != 0) {
             let found = options.beat_ns;
             return Err(LayoutError::Beat { found });
@@ -139,7 +155,7 @@ impl TableLayout {
             Some(layout.dense_bytes())
         } else {
             (slots as usize)
-                .checked_mul(copies as usize)
+                .checked_mul(layout.physical_copies())
                 .and_then(|copies| copies.checked_mul(copy_stride(layout.payload_words())))
         };
         layout.bytes = values
@@ -168,6 +184,15 @@ impl TableLayout {
     /// Copies of each slot. Slots of 8 bytes need none and have one, unless there are transactions.
     pub const fn copies(&self) -> u32 {
         self.options.copies
+    }
+
+    /// Copies of each slot in memory: with pins there is another one to spare for each.
+    pub(crate) const fn physical_copies(&self) -> usize {
+        (self.copies() << self.is_pinned() as u32) as usize
+    }
+
+    pub(crate) const fn is_pinned(&self) -> bool {
+        self.flags().contains(TableFlags::PINNED)
     }
 
     /// What the table has besides.
@@ -199,9 +224,26 @@ impl TableLayout {
     pub const fn tree_offset(&self) -> usize {
         if self.flags().contains(TableFlags::TRANSACTIONS) {
             HEADER_BYTES + COMMIT_BYTES
+        } else if self.is_pinned() {
+            self.seats_offset() + SEATS_BYTES
         } else {
             HEADER_BYTES
         }
+    }
+
+    /// Where the words that name the subscribed readers start, in bytes, if values can be pinned.
+    pub const fn seats_offset(&self) -> usize {
+        HEADER_BYTES
+    }
+
+    /// Bytes of the memory in which a reader announces what it has pinned.
+    pub const fn announcements_bytes(&self) -> usize {
+        self.dense_bytes()
+    }
+
+    /// Where the slots' places start, in bytes, if values can be pinned.
+    pub fn places_offset(&self) -> usize {
+        self.tree_offset() + self.tree.bytes()
     }
 
     /// Where the slots' ages start, in bytes. Without ages, the values start there.
@@ -213,6 +255,8 @@ impl TableLayout {
     pub fn values_offset(&self) -> usize {
         if self.flags().contains(TableFlags::AGES) {
             self.ages_offset() + self.dense_bytes().next_multiple_of(64)
+        } else if self.is_pinned() {
+            self.places_offset() + self.slots as usize * PLACE_BYTES
         } else {
             self.ages_offset()
         }
@@ -230,7 +274,7 @@ impl TableLayout {
 
     /// Whether a value is one word, which needs no copies.
     pub(crate) const fn is_small(&self) -> bool {
-        self.payload_words() == 1
+        self.payload_words() == 1 && !self.is_pinned()
     }
 
     /// That the table is of the kind that somebody serves: ages make no other kind.
@@ -274,6 +318,8 @@ mod tests {
             (3, 56, transactions, 256, 256 + 3 * 4 * 128),
             (1, 8, plain.ages(1), 256, 256 + 64),
             (17, 8, plain.ages(1), 384 + 256, 384 + 256 + 256),
+            (1, 8, plain.pinned(), 320, 320 + 8 * 64),
+            (3, 64, plain.pinned().copies(2), 448, 448 + 3 * 4 * 128),
         ] {
             let layout = TableLayout::with_options(slots, slot_bytes, options).unwrap();
             assert_eq!((layout.values_offset(), layout.bytes()), (values, bytes));
@@ -297,6 +343,16 @@ mod tests {
             assert_eq!(
                 TableLayout::with_copies(1, 8, found),
                 Err(LayoutError::Copies { found })
+            );
+        }
+        for options in [
+            TableOptions::new().transactions(),
+            TableOptions::new().ages(1),
+        ] {
+            let flags = options.pinned().flags;
+            assert_eq!(
+                TableLayout::with_options(1, 8, options.pinned()),
+                Err(LayoutError::Together { flags })
             );
         }
     }

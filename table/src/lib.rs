@@ -60,6 +60,7 @@ mod flags;
 mod header;
 mod layout;
 mod options;
+pub mod pinned;
 #[cfg(feature = "zerocopy")]
 mod plain;
 mod reader;

@@ -44,6 +44,13 @@ impl TableOptions {
         self.beat_ns = beat_ns;
         self
     }
+
+    /// Values can be pinned where they lie, by as many subscribed readers as there are copies; see [`crate::pinned`]. A slot has
+    /// twice the copies then. Nothing else can be asked for besides.
+    pub const fn pinned(mut self) -> Self {
+        self.flags = self.flags.with(TableFlags::PINNED);
+        self
+    }
 }
 
 impl Default for TableOptions {

@@ -29,7 +29,7 @@ impl<W: Window> Values<W> {
             window,
             offset,
             groups,
-            layout.copies() as usize,
+            layout.physical_copies(),
             copy_stride(payload_words),
             payload_words,
         )?;

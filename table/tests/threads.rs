@@ -1,5 +1,8 @@
 //! A writer and readers in threads, over every size class: for Miri and ThreadSanitizer, and for the processor.
 
+#[path = "threads/pinned.rs"]
+mod pinned;
+
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
