@@ -115,6 +115,21 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
         self.read_on(slot, value, None)
     }
 
+    /// Whether [`TableReader::read`] would return the same value again as last time: two loads, and no copying. Never
+    /// so for a slot that was not read yet, nor for one of 8 bytes, which costs no more to read.
+    #[inline(always)]
+    pub fn is_unchanged(&self, slot: u32) -> bool {
+        let index = slot as usize;
+        let (Some(copies), Some(stored)) = (
+            self.values.copies.get(index),
+            self.cursors.as_ref().get(index),
+        ) else {
+            return false;
+        };
+        let head = HeadAt::new(self.tree.leaves(), index);
+        SlotReader::new(copies, head).still_holds(ReadCursor::from_word(*stored))
+    }
+
     /// All of [`TableReader::read`], or what is left of it after a glimpse at the slot.
     #[inline(never)]
     fn read_on(
@@ -179,8 +194,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
 
     /// How long ago a slot was last published. Two loads. A value that is read *after* this is at most as old.
     ///
-    /// A restarted writer tells of the values that it took over the age that they had. The time in which no writer lived
-    /// does not count: the [`epoch`](Self::epoch) tells of that.
+    /// A restarted writer tells of the values that it took over the age that they had. The time in which no writer
+    /// lived does not count: the [`epoch`](Self::epoch) tells of that.
     ///
     /// # Errors
     ///

@@ -184,6 +184,12 @@ impl<V: Value, W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TypedReader<V, W, S> {
         })
     }
 
+    /// Whether a slot still holds the value that was read last, as [`TableReader::is_unchanged`] says.
+    #[inline(always)]
+    pub fn is_unchanged(&self, slot: u32) -> bool {
+        self.table.is_unchanged(slot)
+    }
+
     /// Reports what changed, as [`TableReader::changed`] does.
     pub fn changed(&mut self, report: impl FnMut(u32, Generation)) -> Scan {
         self.table.changed(report)

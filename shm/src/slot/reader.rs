@@ -116,9 +116,9 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
         }
     }
 
-    /// Whether a read would return the value that the cursor is at: for who polls, since it costs one load of a line that
-    /// stays cached until there is news, and no copy of the value. Like the value's, its loads are unordered; an answer
-    /// that there is news may be a read's [`ReadError`].
+    /// Whether a read would return the value that the cursor is at: for who polls, since it costs one load of a line
+    /// that stays cached until there is news, and no copy of the value. Like the value's, its loads are unordered; an
+    /// answer that there is news may be a read's [`ReadError`].
     #[inline(always)]
     pub fn is_unchanged(&self, cursor: ReadCursor) -> bool {
         let following = cursor.generation().and_then(Generation::next);
@@ -152,6 +152,21 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
             return Ok(last);
         }
         Err(Glimpse(sequence))
+    }
+
+    /// Whether a read through this cursor would return the generation that it returned last, as
+    /// [`SlotReader::is_unchanged`] says; with a second load it also notices that the memory was set up anew. For
+    /// readers that keep what they made of a value for as long as it is the newest.
+    #[inline(always)]
+    pub fn still_holds(&self, cursor: ReadCursor) -> bool {
+        let Some((last, following)) = cursor.generation().and_then(|it| Some((it, it.next()?)))
+        else {
+            return false;
+        };
+        // As in `read_unchanged`, without the payload.
+        let ahead = self.copies.load_header(following.word(), Ordering::Relaxed);
+        let own = self.copies.load_header(last.word(), Ordering::Relaxed);
+        ahead < complete(following) && own == complete(last)
     }
 
     /// The second half of [`SlotReader::read`], for the same cursor.

@@ -147,6 +147,36 @@ fn memory_that_was_used_before_is_a_new_table() {
     }
 }
 
+/// Two loads say whether there is something else to read, also when the newest value lies where the last one lay, and
+/// when the memory is another life's.
+#[test]
+fn a_reader_sees_without_copying_that_nothing_changed() {
+    for slot_bytes in SIZE_CLASSES {
+        let layout = TableLayout::new(3, slot_bytes).unwrap();
+        let counting = Counting::default();
+        let window = Probed::new(heap(layout.bytes()), counting.clone());
+        let (mut writer, mut reader) = (writer(&window, layout), reader(&window, layout));
+        publish(&mut writer, 1, 1);
+        assert!(!reader.is_unchanged(1), "it was not read yet");
+        let copied = slot_bytes > 8;
+        for count in 1..=2 * layout.copies() as u64 {
+            read(&mut reader, 1).unwrap();
+            let loads = counting.loads();
+            assert_eq!(reader.is_unchanged(1), copied);
+            assert!(counting.loads() - loads <= 2);
+            for number in 0..count {
+                publish(&mut writer, 1, number);
+            }
+            assert!(!reader.is_unchanged(1), "{count} more");
+        }
+        read(&mut reader, 1).unwrap();
+        let mut restarted = self::writer(&window, layout);
+        assert!(!reader.is_unchanged(1), "the memory was set up anew");
+        publish(&mut restarted, 1, 1);
+        assert!(!reader.is_unchanged(1) && !reader.is_unchanged(7));
+    }
+}
+
 #[test]
 fn a_heartbeat_shows_a_writer_without_news() {
     let (_, mut writer, reader) = table(TableLayout::new(1, 8).unwrap());
