@@ -25,6 +25,8 @@ pub(crate) struct SessionPlan {
 /// Regions start on cache lines of their own.
 const ALIGNMENT: u64 = 64;
 
+const PAGE: u64 = 4096;
+
 impl SessionPlan {
     /// Plans for devices that ask for these regions.
     ///
@@ -73,8 +75,14 @@ impl SessionPlan {
         Ok(())
     }
 
-    fn add(&mut self, spec: RegionSpec) {
-        self.bytes[spec.section as usize] += spec.bytes.next_multiple_of(ALIGNMENT);
+    fn add(&mut self, mut spec: RegionSpec) {
+        // Whole pages can be mapped by themselves: into a guest's address space, for one.
+        if matches!(spec.purpose.kind, RegionKind::Raw { .. }) && spec.bytes.is_multiple_of(PAGE) {
+            spec = spec.aligned(PAGE);
+        }
+        // What comes before may leave a gap.
+        self.bytes[spec.section as usize] +=
+            spec.bytes.next_multiple_of(ALIGNMENT) + spec.alignment - ALIGNMENT;
         self.regions.push(spec);
     }
 
@@ -155,7 +163,6 @@ impl SessionPlan {
 
     /// How long the memory of a section must be, in bytes: whole pages, one at least.
     pub(crate) fn bytes(&self, section: Section) -> u64 {
-        const PAGE: u64 = 4096;
         self.bytes[section as usize].max(1).next_multiple_of(PAGE)
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use shmbus::devices::clock::{ClockKind, EstimateLimits};
 use shmbus::ring::RingKind;
 
 use super::device_spec::DeviceSpec;
 use super::guest::LineSpec;
+use super::guest_counter::{GuestCounter, clock_kind, scale};
 use super::ring_format::ring_kind;
 use super::url::Url;
 
@@ -86,6 +88,18 @@ pub(crate) struct HostArgs {
     /// The largest packet, without the Ethernet header, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65521))]
     pub(crate) mtu: u16,
+    /// How the guests' counters relate to the host's: `same`; `unknown`, and the guests estimate; or `SCALE:OFFSET`, the
+    /// host's counter being SCALE times the guest's, plus OFFSET.
+    #[arg(
+        long,
+        value_name = "RELATION",
+        default_value = "same",
+        allow_hyphen_values = true
+    )]
+    pub(crate) guest_counter: GuestCounter,
+    /// Give each guest a VMClock page of this clock besides: utc, tai or monotonic.
+    #[arg(long, value_name = "CLOCK", value_parser = clock_kind)]
+    pub(crate) vmclock: Option<ClockKind>,
     /// How many guests may be on the bus at a time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=250))]
     pub(crate) max_guests: u16,
@@ -111,11 +125,26 @@ pub(crate) struct GuestArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GuestAction {
-    /// Show the bus's time, extrapolated without a system call, beside this machine's own clock.
+    /// Show the bus's time, extrapolated without a system call, beside this machine's own clock. Fails if it ever lies
+    /// outside the bound that it claims.
     Clock {
         /// How many readings to show, one a second.
         #[arg(long, value_name = "N", default_value_t = 5)]
         count: u32,
+        /// Count with another counter, as in a virtual machine: so many of its ticks for each of this machine's.
+        #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = scale)]
+        counter_scale: f64,
+        /// The same, from another start: so many ticks are added.
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 0,
+            allow_hyphen_values = true
+        )]
+        counter_offset: i64,
+        /// The largest bound on an estimate of the counter that is accepted, in nanoseconds.
+        #[arg(long, value_name = "NS", default_value_t = EstimateLimits::default().max_error_ns)]
+        max_error: u64,
     },
     /// Set deadlines, supersede them, and show how late they fire.
     Timer {

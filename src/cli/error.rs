@@ -41,6 +41,10 @@ pub(crate) enum CliError {
     BadChecksum { found: String },
     #[error("the bus has no {kind} device: start the host with --device {kind}")]
     NoDevice { kind: &'static str },
+    #[error(
+        "the bus's time was outside the bound that it claimed in {outside} of {readings} readings"
+    )]
+    OutsideBound { outside: u64, readings: u64 },
     #[error("cannot write the result: {0}")]
     Output(io::Error),
     #[error("cannot catch signals: {0}")]

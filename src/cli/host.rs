@@ -2,7 +2,7 @@
 
 use shmbus::Bus;
 use shmbus::devices::clock::device::ClockDevice;
-use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks};
+use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks, Ticks};
 use shmbus::devices::intc::device::IntcDevice;
 use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
@@ -30,8 +30,7 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
                 let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default())
                     .map_err(CliError::Calibration)?;
                 for _ in 0..spec.count {
-                    let device = ClockDevice::new(clocks.clone()).map_err(CliError::device)?;
-                    builder = builder.device(device);
+                    builder = builder.device(clock(args, clocks.clone())?);
                 }
             }
             DeviceId::TIMER => {
@@ -53,6 +52,16 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
     bus.run(&stop)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn clock(args: &HostArgs, clocks: HostClocks<Counter>) -> Result<ClockDevice, CliError> {
+    let transform = args.guest_counter.transform(clocks.counter().domain());
+    let device = ClockDevice::new(clocks).map_err(CliError::device)?;
+    let device = device.guest_counters(move |_| transform);
+    Ok(match args.vmclock {
+        Some(kind) => device.with_vmclock(kind),
+        None => device,
+    })
 }
 
 fn net(args: &HostArgs, rings: RingKind) -> Result<NetDevice, CliError> {

@@ -5,6 +5,7 @@ mod demo;
 mod device_spec;
 mod error;
 mod guest;
+mod guest_counter;
 mod hex;
 mod host;
 mod inspect;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use shmbus_devices::ActivateError;
+use shmbus_devices::clock::DriverError;
 use shmbus_shm::MemoryError;
 use shmbus_signal::os::SetError;
 use shmbus_table::{TableError, TypedReadError};
@@ -65,6 +66,14 @@ pub enum GuestError {
         device: u32,
         /// Why not.
         source: ActivateError,
+    },
+    /// A clock's driver cannot relate this guest's counter to the host's.
+    #[error("device {device}: {source}")]
+    Clock {
+        /// Which device.
+        device: u32,
+        /// Why not.
+        source: Box<DriverError>,
     },
     /// The host refused the driver.
     #[error("the host refused the driver of device {device} (its status is {status:?})")]

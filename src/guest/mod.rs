@@ -1,5 +1,6 @@
 //! The guest's side of a bus: what devices there are, their drivers' memory, and waiting for signals.
 
+mod clock;
 mod error;
 mod network;
 #[cfg(test)]
@@ -11,10 +12,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shmbus_devices::clock::ClockReader;
+use shmbus_devices::Regions;
 use shmbus_devices::intc::{IntcDriver, device as intc};
 use shmbus_devices::timer::TimerDriver;
-use shmbus_devices::{ActivateError, Regions};
 use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
 use shmbus_shm::{Mapped, MemoryId, MemoryMap, Notify};
@@ -29,6 +29,7 @@ use shmbus_transports::local::{
 };
 use shmbus_virtio::{DeviceId, DeviceStatus, Features};
 
+pub use self::clock::{clock_driver, clock_driver_over, clock_reader, estimate_counter};
 pub use self::error::GuestError;
 pub use self::network::{BusPort, Ended, Network, NetworkCounters, NetworkError};
 use crate::bells::{self, Bells, Side};
@@ -391,20 +392,6 @@ impl Guest {
     pub fn leave(self) {
         self.link.goodbye(GoodbyeReason::Finished);
     }
-}
-
-/// A reader of a clock device's clocks.
-///
-/// # Errors
-///
-/// [`GuestError::Driver`].
-pub fn clock_reader(guest: &Guest, device: u32) -> Result<ClockReader<Mapped>, GuestError> {
-    let driver = |source: ActivateError| GuestError::Driver { device, source };
-    let regions = guest.regions(device);
-    let window = regions
-        .get(shmbus_devices::clock::device::role::CLOCKS)
-        .map_err(|error| driver(error.into()))?;
-    ClockReader::local(window.clone()).map_err(|error| driver(error.into()))
 }
 
 /// The driver of a timer device, which is activated.

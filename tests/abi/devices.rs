@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use shmbus_devices::Device;
 use shmbus_devices::clock::{
-    ClockKind, ClockSample, ClockStatus, CounterDomain, CounterTransform, Leap, Rate,
-    TransformSource,
+    Answer, ClockKind, ClockSample, ClockStatus, CounterDomain, CounterNotice, CounterTransform,
+    Leap, Question, Rate, TransformSource, VMCLOCK_BYTES, VmclockPage,
 };
 use shmbus_devices::intc::{Control, LinePriority, Wire};
 use shmbus_devices::net::config::{DEFAULT_MTU, MAX_MTU, NetConfig};
@@ -18,7 +18,8 @@ use shmbus_shm::{RegionKind, RingFormat, Section};
 use shmbus_table::{Generation, Value};
 
 use crate::document::{
-    check_examples, check_numbers, check_payload, check_structure, nth_table, table, to_bytes,
+    check_examples, check_numbers, check_payload, check_structure, contents, nth_table, number,
+    table, to_bytes,
 };
 
 #[test]
@@ -123,7 +124,11 @@ fn clocks_have_the_payloads_told_of() {
     };
     check_payload(
         &nth_table("Clock", "offset", 1),
-        &transform,
+        &CounterNotice {
+            transform,
+            disruption: 0x0506,
+            disruptions: 0x0708,
+        },
         &[
             ("source", 3),
             ("the guest's counter domain", 1),
@@ -131,9 +136,81 @@ fn clocks_have_the_payloads_told_of() {
             ("scale", 3 << 47),
             ("offset", 0x0102),
             ("error", 0x0304),
+            ("disruption marker", 0x0506),
+            ("disruptions", 0x0708),
         ],
     );
     assert_eq!(transform.to_host(4), 6 + 0x0102);
+    let question = Question { sent: 0x0102 };
+    check_payload(
+        &nth_table("Clock", "offset", 2),
+        &question,
+        &[("counter", 0x0102)],
+    );
+    check_payload(
+        &nth_table("Clock", "offset", 3),
+        &Answer {
+            to: question,
+            host: 0x0304,
+        },
+        &[("counter", 0x0102), ("host's counter", 0x0304)],
+    );
+}
+
+/// The page of a monotonic clock whose guest's counter is the host's.
+#[test]
+fn a_vmclock_page_has_the_layout_told_of() {
+    let window = shmbus_shm::heap(VMCLOCK_BYTES);
+    let mut page = VmclockPage::new(&window, ClockKind::Monotonic, CounterDomain::Tsc).unwrap();
+    let sample = ClockSample {
+        domain: CounterDomain::Tsc,
+        clock: ClockKind::Monotonic,
+        status: ClockStatus::Synchronized,
+        leap: Leap::BeforePositive,
+        error_growth_ppb: 1_000_000_000,
+        counter: 0x0304,
+        time_ns: 7_500_000_000,
+        rate: Rate::ONE,
+        error_ns: 0x0708,
+        disruption: 0x0900,
+        valid_for_ns: 0x0b0c,
+    };
+    let notice = CounterNotice {
+        transform: CounterTransform::identity(CounterDomain::Tsc),
+        disruption: 0x0a,
+        disruptions: 1,
+    };
+    page.publish(&sample, &notice, Some(37));
+    let flags = table("Clock", "flag");
+    let all = flags.rows.iter().map(|row| number(row[1])).sum();
+    // A nanosecond in units of 2^-(64 + 28) of a second.
+    let (shift, period) = (28, ((1_u128 << (64 + 28)) / 1_000_000_000) as u64);
+    check_structure(
+        &nth_table("Clock", "offset", 4),
+        &contents(&window)[..112],
+        &[
+            ("magic", u32::from_le_bytes(*b"VCLK").into()),
+            ("size", 4096),
+            ("version", 1),
+            ("counter domain", 1),
+            ("clock", 2),
+            ("sequence", 4),
+            ("disruption marker", 0x090a),
+            ("flags", all),
+            ("clock status", 2),
+            ("TAI's offset", 37),
+            ("leap second", 1),
+            ("shift", shift),
+            ("counter", 0x0304),
+            ("period", period),
+            ("estimated error of the period", period + 1),
+            ("greatest error of the period", period + 1),
+            ("seconds", 7),
+            ("fraction", 1 << 63),
+            ("estimated error of the time", 0x0708 + 6),
+            ("greatest error of the time", 0x0708 + 6),
+        ],
+    );
 }
 
 #[test]

@@ -7,7 +7,9 @@ use shmbus::control::{DeviceOffer, DriverState};
 use shmbus::counters::{Counters, Totals};
 use shmbus::{Bus, Guest, inspect};
 use shmbus_devices::clock::device::ClockDevice;
-use shmbus_devices::clock::{ClockSample, Counter, CounterTransform, DisciplineLimits, HostClocks};
+use shmbus_devices::clock::{
+    Answer, ClockKind, ClockSample, Counter, CounterNotice, DisciplineLimits, HostClocks, Question,
+};
 use shmbus_devices::intc::device::IntcDevice;
 use shmbus_devices::intc::{Control, Wire};
 use shmbus_devices::net::config::DEFAULT_MTU;
@@ -61,7 +63,11 @@ fn check_regions(rings: RingKind) {
     let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default()).unwrap();
     let mut bus = Bus::builder()
         .device(NetDevice::with_rings(rings, DEFAULT_MTU).unwrap())
-        .device(ClockDevice::new(clocks).unwrap())
+        .device(
+            ClockDevice::new(clocks)
+                .unwrap()
+                .with_vmclock(ClockKind::Utc),
+        )
         .device(TimerDevice::new(3).unwrap())
         .device(IntcDevice::new(3).unwrap())
         .listen(&path)
@@ -102,6 +108,9 @@ fn check_regions(rings: RingKind) {
     let signalled = regions.iter().filter(|region| region.channel.is_some());
     assert!(signalled.count() > 0);
     for region in regions {
+        if region.kind == "raw" && region.bytes % 4096 == 0 {
+            assert_eq!(region.offset % 4096, 0, "{region:?}");
+        }
         let is_alone = ["HOST", "GUEST"].contains(&region.memory.as_str());
         assert!(region.channel.is_none() || is_alone, "{region:?}");
     }
@@ -121,7 +130,9 @@ fn payloads_have_the_types_told_of() {
         row::<Counters>("counters"),
         row::<RingState>("ring state"),
         row::<ClockSample>("clock sample"),
-        row::<CounterTransform>("counter transform"),
+        row::<CounterNotice>("counter notice"),
+        row::<Question>("question"),
+        row::<Answer>("answer"),
         row::<Deadline>("deadline"),
         row::<Expiration>("expiration"),
         row::<Wire>("wire"),

@@ -152,6 +152,23 @@ impl Discipline {
         Ok(discipline)
     }
 
+    /// Follows a clock that is `ahead_ns` ahead of this one, knowing what is known of this one.
+    pub(super) fn offset_by(&self, clock: ClockKind, ahead_ns: u64, disruption: u64) -> Self {
+        let mut other = self.clone();
+        other.line.clock = clock;
+        other.line.time_ns = other.line.time_ns.saturating_add(ahead_ns);
+        other.line.disruption = disruption;
+        for pair in other.history.pairs.iter_mut().flatten() {
+            pair.time_ns = pair.time_ns.saturating_add(ahead_ns);
+        }
+        other
+    }
+
+    /// The clock cannot be followed any more.
+    pub(super) fn run_free(&mut self) {
+        self.line.status = ClockStatus::FreeRunning;
+    }
+
     /// The newest sample.
     pub fn sample(&self) -> &ClockSample {
         &self.line

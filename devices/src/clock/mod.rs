@@ -65,21 +65,35 @@
 //! that steers harder (by changing the kernel's tick) breaks the assumption; the next measurement finds that, and says
 //! so by the disruption marker. A local guest in another time namespace reads the host's monotonic clock, not its own.
 
+mod control;
 mod counter;
 pub mod device;
 mod discipline;
+mod driver;
+mod estimate;
+mod exchange;
 mod host;
+mod injected;
+mod line;
+mod reader;
 mod sample;
 mod table;
 #[cfg(test)]
 mod tests;
-mod timeline;
 mod transform;
+mod vmclock;
 
+pub use control::ClockControl;
 pub use counter::{Counter, CounterDomain, Ticks};
 pub use discipline::{CalibrationError, CounterPair, Discipline, DisciplineLimits};
-pub use host::{HostClocks, SERVED, monotonic_ns, realtime_ns};
+pub use driver::{ClockDriver, ClockTables, DriverError};
+pub use estimate::{Estimate, EstimateError, EstimateLimits, Estimator, Exchange};
+pub use exchange::{Answer, Question};
+pub use host::{HostClocks, Samples, monotonic_ns, realtime_ns};
+pub use injected::InjectedCounter;
+pub use line::TimelineError;
+pub use reader::{ClockError, ClockReader};
 pub use sample::{ClockKind, ClockSample, ClockStatus, ExtrapolationError, Leap, Rate, Reading};
-pub use table::{ClockError, ClockPublisher, ClockReader, clock_table};
-pub use timeline::TimelineError;
-pub use transform::{CounterTransform, TransformSource};
+pub use table::{ClockPublisher, clock_table};
+pub use transform::{CounterNotice, CounterTransform, TransformSource};
+pub use vmclock::{VMCLOCK_BYTES, VmclockPage};

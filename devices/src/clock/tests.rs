@@ -78,7 +78,7 @@ fn a_guest_tells_the_host_s_time_within_the_bound() {
             if round % 50 == 0 {
                 assert!(host.publish().unwrap().is_needed());
             }
-            for clock in SERVED {
+            for clock in [ClockKind::Utc, ClockKind::Monotonic] {
                 readings += usize::from(check(&mut guest, clock).is_some());
                 readings += usize::from(check(&mut shifted, clock).is_some());
             }

@@ -1,4 +1,4 @@
-//! From the reader's counter to the host's.
+//! From the reader's counter to the host's, as the host tells it.
 
 use shmbus_table::{InvalidValue, Value};
 
@@ -59,6 +59,15 @@ impl CounterTransform {
     /// A scale of one.
     pub const SCALE_ONE: u64 = 1 << Self::FRACTION_BITS;
 
+    /// Nothing is known: a guest with such a counter estimates.
+    pub fn unknown(reader: CounterDomain, host: CounterDomain) -> Self {
+        Self {
+            source: TransformSource::Invalid,
+            host,
+            ..Self::identity(reader)
+        }
+    }
+
     /// For a reader on the host's own processors, with the host's own counter.
     pub fn identity(domain: CounterDomain) -> Self {
         Self {
@@ -79,15 +88,36 @@ impl CounterTransform {
     }
 }
 
-impl Value for CounterTransform {
-    const TYPE_ID: u32 = u32::from_le_bytes(*b"CTRF");
-    const WORDS: usize = 4;
+/// What the host tells one guest of its counter and its clocks' continuity. A guest's slot is written when something of it
+/// changes, and signalled: at most a few times in a life, not with each sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterNotice {
+    /// From the guest's counter to the host's.
+    pub transform: CounterTransform,
+    /// Changes when the guest's counter was disrupted: it was restored, or is another host's. Whatever the guest learnt of
+    /// its counter is void.
+    pub disruption: u64,
+    /// How many disruptions the guest was told of, of its counter or of a clock.
+    pub disruptions: u64,
+}
+
+impl Value for CounterNotice {
+    const TYPE_ID: u32 = u32::from_le_bytes(*b"CTRN");
+    const WORDS: usize = 6;
 
     fn encode(&self, words: &mut [u64]) {
-        let kinds = u64::from(self.source as u8)
-            | u64::from(self.reader as u8) << 8
-            | u64::from(self.host as u8) << 16;
-        words.copy_from_slice(&[kinds, self.scale, self.offset, self.error_ns]);
+        let transform = &self.transform;
+        let kinds = u64::from(transform.source as u8)
+            | u64::from(transform.reader as u8) << 8
+            | u64::from(transform.host as u8) << 16;
+        words.copy_from_slice(&[
+            kinds,
+            transform.scale,
+            transform.offset,
+            transform.error_ns,
+            self.disruption,
+            self.disruptions,
+        ]);
     }
 
     fn decode(words: &[u64]) -> Result<Self, InvalidValue> {
@@ -96,23 +126,27 @@ impl Value for CounterTransform {
             found: words.get(word).copied().unwrap_or(0),
             expected,
         };
-        let &[kinds, scale, offset, error_ns] = words else {
-            return Err(invalid(words.len(), "one of four words"));
+        let &[kinds, scale, offset, error_ns, disruption, disruptions] = words else {
+            return Err(invalid(words.len(), "one of six words"));
         };
         let [source, reader, host, ..] = kinds.to_le_bytes();
         if scale == 0 {
             return Err(invalid(1, "a scale that is not zero"));
         }
         Ok(Self {
-            source: TransformSource::from_number(source)
-                .ok_or_else(|| invalid(0, "a source of the transform in bits 0 to 7"))?,
-            reader: CounterDomain::from_number(reader)
-                .ok_or_else(|| invalid(0, "the reader's counter domain in bits 8 to 15"))?,
-            host: CounterDomain::from_number(host)
-                .ok_or_else(|| invalid(0, "the host's counter domain in bits 16 to 23"))?,
-            scale,
-            offset,
-            error_ns,
+            transform: CounterTransform {
+                source: TransformSource::from_number(source)
+                    .ok_or_else(|| invalid(0, "a source of the transform in bits 0 to 7"))?,
+                reader: CounterDomain::from_number(reader)
+                    .ok_or_else(|| invalid(0, "the reader's counter domain in bits 8 to 15"))?,
+                host: CounterDomain::from_number(host)
+                    .ok_or_else(|| invalid(0, "the host's counter domain in bits 16 to 23"))?,
+                scale,
+                offset,
+                error_ns,
+            },
+            disruption,
+            disruptions,
         })
     }
 }
@@ -145,23 +179,27 @@ mod tests {
 
     #[test]
     fn words_come_back_or_are_refused() {
-        let transform = CounterTransform {
-            source: TransformSource::Estimated,
-            reader: CounterDomain::Cntvct,
-            host: CounterDomain::MonotonicRaw,
-            scale: 7,
-            offset: 8,
-            error_ns: 9,
+        let notice = CounterNotice {
+            transform: CounterTransform {
+                source: TransformSource::Estimated,
+                reader: CounterDomain::Cntvct,
+                host: CounterDomain::MonotonicRaw,
+                scale: 7,
+                offset: 8,
+                error_ns: 9,
+            },
+            disruption: 10,
+            disruptions: 11,
         };
-        let mut words = [0; CounterTransform::WORDS];
-        transform.encode(&mut words);
-        assert_eq!(CounterTransform::decode(&words), Ok(transform));
+        let mut words = [0; CounterNotice::WORDS];
+        notice.encode(&mut words);
+        assert_eq!(CounterNotice::decode(&words), Ok(notice));
         for (word, bits) in [(0, 0xff), (0, 0x3300), (0, 0x33_0000)] {
             let mut bad = words;
             bad[word] |= bits;
-            assert_eq!(CounterTransform::decode(&bad).unwrap_err().word, word);
+            assert_eq!(CounterNotice::decode(&bad).unwrap_err().word, word);
         }
         words[1] = 0;
-        assert_eq!(CounterTransform::decode(&words).unwrap_err().word, 1);
+        assert_eq!(CounterNotice::decode(&words).unwrap_err().word, 1);
     }
 }

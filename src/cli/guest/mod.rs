@@ -24,9 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
     match &args.action {
-        GuestAction::Clock { count } => {
+        GuestAction::Clock {
+            count,
+            counter_scale,
+            counter_offset,
+            max_error,
+        } => {
             let mut guest = connect(args)?;
-            clock::run(&mut guest, *count)?;
+            let injected = clock::Injected {
+                scale: *counter_scale,
+                offset: *counter_offset,
+            };
+            clock::run(&mut guest, *count, injected, *max_error)?;
             guest.leave();
             Ok(())
         }

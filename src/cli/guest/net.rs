@@ -82,7 +82,7 @@ impl Watch {
         self.next = now + WATCH_PERIOD;
         network.wake_at(self.next)?;
         let (error, reading) = network.with_clock(|clock| {
-            super::clock::error_of(clock, ClockKind::Monotonic, monotonic_ns)
+            super::clock::error_of(|| clock.now(ClockKind::Monotonic), monotonic_ns)
         })?;
         if self.errors_ns.len() == ERRORS_KEPT {
             self.errors_ns.swap_remove(0);
