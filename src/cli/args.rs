@@ -88,8 +88,8 @@ pub(crate) struct HostArgs {
     /// The largest packet, without the Ethernet header, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65521))]
     pub(crate) mtu: u16,
-    /// How the guests' counters relate to the host's: `same`; `unknown`, and the guests estimate; or `SCALE:OFFSET`, the
-    /// host's counter being SCALE times the guest's, plus OFFSET.
+    /// How the guests' counters relate to the host's: `same`; `unknown`, and the guests estimate; or `SCALE:OFFSET`,
+    /// the host's counter being SCALE times the guest's, plus OFFSET.
     #[arg(
         long,
         value_name = "RELATION",

@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// For how long of that the guest does nothing else.
 const SPINNING: Duration = Duration::from_micros(100);
 
-/// A reader of a clock device's clocks, for a guest on the host's own processors and with its counter. It needs no driver.
+/// A reader of a clock device's clocks, for a guest on the host's own processors and with its counter. It needs no
+/// driver.
 ///
 /// # Errors
 ///
@@ -83,10 +84,10 @@ fn activate(guest: &mut Guest, device: u32) -> Result<ClockTables<Mapped>, Guest
     Ok(tables)
 }
 
-/// Asks the host for its counter until this guest's is known as well as the driver's limits ask for, and returns the bound
-/// in nanoseconds. Once known, a call improves on it by one burst of questions; about one a second keeps the bound small.
-/// Blocks for some tens of milliseconds the first time, and for microseconds later; a few seconds if the host does not
-/// answer.
+/// Asks the host for its counter until this guest's is known as well as the driver's limits ask for, and returns the
+/// bound in nanoseconds. Once known, a call improves on it by one burst of questions; about one a second keeps the
+/// bound small. Blocks for some tens of milliseconds the first time, and for microseconds later; a few seconds if the
+/// host does not answer.
 ///
 /// # Errors
 ///

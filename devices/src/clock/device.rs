@@ -1,5 +1,5 @@
-//! The clock device on the bus: one table of clocks that every guest reads, and for each guest whose driver is ready what
-//! belongs to its counter.
+//! The clock device on the bus: one table of clocks that every guest reads, and for each guest whose driver is ready
+//! what belongs to its counter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -29,8 +29,8 @@ use crate::device::{
 pub mod role {
     /// Table of [`ClockSample`](crate::clock::ClockSample), a slot for each kind of clock; one for all guests.
     pub const CLOCKS: u16 = 0;
-    /// Table of one [`CounterNotice`](crate::clock::CounterNotice): the host's word on the guest's counter. Signalled with
-    /// each disruption.
+    /// Table of one [`CounterNotice`](crate::clock::CounterNotice): the host's word on the guest's counter. Signalled
+    /// with each disruption.
     pub const NOTICES: u16 = 1;
     /// Table of one [`Question`](crate::clock::Question); the guest writes, and signals.
     pub const QUESTIONS: u16 = 2;
@@ -56,7 +56,8 @@ const PERIOD_NS: u64 = 50_000_000;
 type TransformOf = Box<dyn FnMut(SessionId) -> CounterTransform + Send>;
 
 /// The host's clocks, as one device of the bus. Guests on the host's own processors read the table of clocks without
-/// telling anybody. A guest whose driver is ready is told besides how its counter relates to the host's, and of disruptions.
+/// telling anybody. A guest whose driver is ready is told besides how its counter relates to the host's, and of
+/// disruptions.
 pub struct ClockDevice {
     clocks: HostClocks<Counter>,
     layout: TableLayout,
@@ -392,8 +393,8 @@ fn one<V: Value>() -> Option<TableLayout> {
     layout_of::<V>(1).ok()
 }
 
-/// The guest's tables over a session's regions: the first of two steps to its driver. Between them the host is told that
-/// the driver is ready.
+/// The guest's tables over a session's regions: the first of two steps to its driver. Between them the host is told
+/// that the driver is ready.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! A guest's driver of a clock device: the clocks, what the host says of the guest's counter, and what the guest finds out
-//! where the host does not know.
+//! A guest's driver of a clock device: the clocks, what the host says of the guest's counter, and what the guest finds
+//! out where the host does not know.
 
 use shmbus_shm::{Notify, Window};
 use shmbus_table::{TableError, TypedReadError, TypedReader, TypedWriter};
@@ -55,7 +55,8 @@ pub struct ClockDriver<W: Window, C = Counter> {
     noticed: u64,
 }
 
-/// What a driver needs, and its table of questions, which must be there before the host is told that the driver is ready.
+/// What a driver needs, and its table of questions, which must be there before the host is told that the driver is
+/// ready.
 #[derive(Debug)]
 pub struct ClockTables<W: Window> {
     /// The clocks.
@@ -84,8 +85,8 @@ impl<W: Window> ClockTables<W> {
 }
 
 impl<W: Window> ClockTables<W> {
-    /// The driver, once the host knows of it, over a counter of this machine: the one that the clocks count with, if it is
-    /// there.
+    /// The driver, once the host knows of it, over a counter of this machine: the one that the clocks count with, if it
+    /// is there.
     ///
     /// # Errors
     ///
@@ -164,8 +165,8 @@ impl<W: Window, C: Ticks> ClockDriver<W, C> {
         Ok(source == Some(TransformSource::Invalid))
     }
 
-    /// Asks the host for its counter. The host must be signalled of the region of questions if the decision says so; then
-    /// look for the [answer](ClockDriver::answered) until it is there.
+    /// Asks the host for its counter. The host must be signalled of the region of questions if the decision says so;
+    /// then look for the [answer](ClockDriver::answered) until it is there.
     ///
     /// # Errors
     ///

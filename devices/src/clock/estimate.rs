@@ -1,17 +1,18 @@
-//! How a guest finds out by itself how its counter relates to the host's: arithmetic without clocks or memory of its own.
+//! How a guest finds out by itself how its counter relates to the host's: arithmetic without clocks or memory of its
+//! own.
 //!
 //! # The bound
 //!
-//! In an exchange the guest reads its counter, asks, the host reads *its* counter and answers, and the guest reads its own
-//! again. Whatever took how long, the host's reading lies between the guest's two: with `g` in the middle of them and `w`
-//! half of what lies between, the host's counter at `g` is the answer, give or take what it counts in `w`. Being preempted
-//! only makes `w` larger, so of a burst the narrowest exchange counts, and the bound needs no assumption about how the
-//! time is divided between asking and answering.
+//! In an exchange the guest reads its counter, asks, the host reads *its* counter and answers, and the guest reads its
+//! own again. Whatever took how long, the host's reading lies between the guest's two: with `g` in the middle of them
+//! and `w` half of what lies between, the host's counter at `g` is the answer, give or take what it counts in `w`.
+//! Being preempted only makes `w` larger, so of a burst the narrowest exchange counts, and the bound needs no
+//! assumption about how the time is divided between asking and answering.
 //!
-//! Two exchanges `d` apart give the ratio of the counters to `(w1 + w2) / d`. From there on the ratio is assumed to stay
-//! within [`EstimateLimits::wander_ppb`] of its average, which is all that is assumed. So the host's counter lies within an
-//! interval that grows with the distance from the last exchange, and each new exchange is intersected with it (as Cristian
-//! and Marzullo do). If they do not meet, a counter jumped.
+//! Two exchanges `d` apart give the ratio of the counters to `(w1 + w2) / d`. From there on the ratio is assumed to
+//! stay within [`EstimateLimits::wander_ppb`] of its average, which is all that is assumed. So the host's counter lies
+//! within an interval that grows with the distance from the last exchange, and each new exchange is intersected with it
+//! (as Cristian and Marzullo do). If they do not meet, a counter jumped.
 
 use super::transform::CounterTransform;
 
@@ -45,9 +46,9 @@ impl Exchange {
 /// What an estimate assumes and must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EstimateLimits {
-    /// By how much the ratio of the two counters may differ from its measured average, in parts per 10^9. The counters of a
-    /// host and its guests come from one crystal, and do not differ at all; for two crystals the default is more than their
-    /// drift with temperature over some seconds.
+    /// By how much the ratio of the two counters may differ from its measured average, in parts per 10^9. The counters
+    /// of a host and its guests come from one crystal, and do not differ at all; for two crystals the default is more
+    /// than their drift with temperature over some seconds.
     pub wander_ppb: u32,
     /// The largest bound on the host's counter with which time is told, in nanoseconds either way.
     pub max_error_ns: u64,
@@ -211,8 +212,8 @@ impl Estimator {
         })
     }
 
-    /// The surest ratio between an earlier exchange and this one; or the one known before, which is good for as long as the
-    /// assumed wander covers it, if this exchange says less.
+    /// The surest ratio between an earlier exchange and this one; or the one known before, which is good for as long as
+    /// the assumed wander covers it, if this exchange says less.
     fn ratio(&self, to: &Exchange) -> Result<Ratio, EstimateError> {
         let mut best: Result<Ratio, _> = Err(EstimateError::TooFew);
         for from in self.history.iter().flatten() {
@@ -344,8 +345,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the counters' ratio and start, however long each way of each exchange, and with a ratio that wanders by
-        /// as much as is assumed: the host's counter lies within the bound at any moment.
+        /// Whatever the counters' ratio and start, however long each way of each exchange, and with a ratio that
+        /// wanders by as much as is assumed: the host's counter lies within the bound at any moment.
         #[test]
         fn the_host_s_counter_lies_within_the_bound(
             start in any::<(u64, u64)>(),

@@ -1,7 +1,8 @@
 //! Questions and answers by which a guest estimates its counter: two tables of one slot.
 //!
-//! Signals may take tens of microseconds, memory a tenth of one. So whoever signals a question has the host wait a little
-//! for the next, and a burst of them costs one signal: of its exchanges, the narrowest takes no longer than the caches do.
+//! Signals may take tens of microseconds, memory a tenth of one. So whoever signals a question has the host wait a
+//! little for the next, and a burst of them costs one signal: of its exchanges, the narrowest takes no longer than the
+//! caches do.
 
 use shmbus_shm::Window;
 use shmbus_shm::slot::ReadError as SlotError;

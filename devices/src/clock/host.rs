@@ -164,8 +164,8 @@ impl<C: Ticks> HostClocks<C> {
 }
 
 impl Sources {
-    /// The kernel's offset of TAI, which is one of whole seconds; none if the clocks were set meanwhile, so that it cannot
-    /// be told.
+    /// The kernel's offset of TAI, which is one of whole seconds; none if the clocks were set meanwhile, so that it
+    /// cannot be told.
     fn tai_offset_ns(&self) -> Option<u64> {
         let before = (self.utc)();
         let tai = (self.tai)();

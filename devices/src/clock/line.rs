@@ -114,14 +114,14 @@ impl Mapping {
     }
 }
 
-/// What a sample, a mapping and one value of the reader's counter make: while neither sample nor mapping changes, a time
-/// costs two multiplications, whatever the mapping is.
+/// What a sample, a mapping and one value of the reader's counter make: while neither sample nor mapping changes, a
+/// time costs two multiplications, whatever the mapping is.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     /// The reader's count that it starts from.
     start: u64,
-    /// How far behind `start` the sums below do not leave 64 bits, nor the sample its validity; farther, the exact way is
-    /// taken, which says what is wrong.
+    /// How far behind `start` the sums below do not leave 64 bits, nor the sample its validity; farther, the exact way
+    /// is taken, which says what is wrong.
     reach: u64,
     /// Time, bound and age at `start`, in nanoseconds.
     time_ns: u64,
@@ -271,8 +271,9 @@ impl Line {
             };
         // Of the rate before it was cut.
         let growth = ((rate + 1) * u128::from(growth_ppb)).div_ceil(1_000_000_000) + 1;
-        // What rounding adds, and what the bound grows by meanwhile: the time's and the bound's own product, and one tick of the host's that a scaled count was
-        // cut by; the rate's own rounding is below a nanosecond for as long as its ticks are fewer than 2^48.
+        // What rounding adds, and what the bound grows by meanwhile: the time's and the bound's own product, and one
+        // tick of the host's that a scaled count was cut by; the rate's own rounding is below a nanosecond for as long
+        // as its ticks are fewer than 2^48.
         let tick_ns = if scale == CounterTransform::SCALE_ONE {
             0
         } else {
@@ -442,8 +443,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 512 }, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever sample and transform say: the line tells what the exact way tells, to within what it adds to the bound,
-        /// never claims less, and does not overflow within its reach.
+        /// Whatever sample and transform say: the line tells what the exact way tells, to within what it adds to the
+        /// bound, never claims less, and does not overflow within its reach.
         #[test]
         fn the_line_agrees_with_the_exact_way(
             words in any::<(u64, u64, u64, u64, u32)>(),

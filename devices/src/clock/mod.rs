@@ -3,8 +3,7 @@
 //! The host measures its clocks against the processor's counter and publishes a [`ClockSample`] for each some twenty
 //! times a second ([`ClockPublisher`]). A guest ([`ClockReader`]) reads the newest sample and its own counter, and
 //! extrapolates: no exit, no system call, and no older sample can ever be seen after a newer one. Every time comes with
-//! a bound on its error, with the sample's age, and with a marker that changes when time jumped. Where a guest's
-//! counter is not the host's, a [`CounterTransform`] leads from one to the other.
+//! a bound on its error, with the sample's age, and with a marker that changes when time jumped.
 //!
 //! ```
 //! use shmbus_devices::clock::{
@@ -26,44 +25,39 @@
 //! # }
 //! ```
 //!
+//! # A guest's counter
+//!
+//! Where a guest's counter is not the host's, a [`CounterTransform`] leads from one to the other. The host tells each
+//! guest whose driver is ready ([`ClockDriver`]) in a [`CounterNotice`]: that it is the same counter, what the VMM
+//! programmed into the processor, or that it is unknown. In the last case the guest finds out by timed exchanges with a
+//! bound that [`Estimator`] derives, and refuses to tell the time where that is larger than it was asked for.
+//!
+//! A reader keeps sample and transform as a line over its own counter, so any transform costs what none costs. It reads
+//! its counter first, and looks *then* whether both are the newest: so a guest that was moved to another host in
+//! between does not take the one's counter for the other's.
+//!
+//! # Disruptions
+//!
+//! [`Reading::disruption`] changes when a clock was set, when the host was restarted, and when the VMM says that this
+//! guest was restored or migrated ([`ClockControl::disrupt`]). Each is signalled to guests whose driver is ready, on
+//! the channel of the region [`device::role::NOTICES`], and counted once by [`ClockDriver::disruptions`]; samples are
+//! not. That a clock was set is found by the next measurement, up to a twentieth of a second later.
+//!
 //! # Layout
 //!
-//! The table has three slots of 56 bytes, type id [`ClockSample::TYPE_ID`](shmbus_table::Value::TYPE_ID) (the bytes
-//! `CLCK`), one for each [`ClockKind`] at its number: 0 UTC, 1 TAI, 2 monotonic. With its sequence word a copy fills one
-//! line of 64 bytes. Words are 64 bits, little-endian:
-//!
-//! | word | bits | meaning |
-//! |---|---|---|
-//! | 0 | 0-7 | counter domain: 0 `CNTVCT_EL0`, 1 TSC, 0x80 `CLOCK_MONOTONIC_RAW`, 0xff none |
-//! | 0 | 8-15 | clock: 0 UTC, 1 TAI, 2 monotonic |
-//! | 0 | 16-23 | status: 0 unknown, 1 initializing, 2 synchronized, 3 free running, 4 unreliable |
-//! | 0 | 24-31 | leap second: 0 none, 1 to 5 as in the VMClock ABI, 0xff unknown |
-//! | 0 | 32-63 | growth of the bound in nanoseconds per second |
-//! | 1 | | the counter's value, in the host's count |
-//! | 2 | | the time at that value, in nanoseconds of the clock's epoch |
-//! | 3 | | rate in nanoseconds per tick, 48 fractional bits; not zero |
-//! | 4 | | bound on the error at that value, in nanoseconds either way |
-//! | 5 | | disruption marker |
-//! | 6 | | how far from that value the sample is valid, in nanoseconds |
-//!
-//! A counter transform is a slot of 32 bytes, type id [`CounterTransform::TYPE_ID`](shmbus_table::Value::TYPE_ID) (the
-//! bytes `CTRF`), in a table of its own, because it belongs to a guest and the clocks belong to all:
-//!
-//! | word | bits | meaning |
-//! |---|---|---|
-//! | 0 | 0-7 | source: 0 invalid, 1 identity, 2 supplied, 3 estimated |
-//! | 0 | 8-15 | the guest's counter domain |
-//! | 0 | 16-23 | the host's counter domain |
-//! | 1 | | scale, 48 fractional bits; not zero |
-//! | 2 | | offset in ticks of the host's counter; wraps |
-//! | 3 | | bound on the transform's error in nanoseconds either way |
+//! Tables and payloads are described in `docs/abi.md`: one table of clocks for all guests, with a slot of 56 bytes for
+//! each [`ClockKind`] at its number, so that a copy with its sequence word fills one line; and for each guest a notice,
+//! a question and an answer. A [`VmclockPage`] is a projection of one clock for readers of that ABI, with the
+//! weaknesses of a plain sequence count.
 //!
 //! # What the bound covers
 //!
 //! The bound is against the host's own clock: the bracket in which it was read, the rate's uncertainty, what is being
 //! slewed, and a wander of the clock's rate of up to 500 ppm, which is what Linux lets a time daemon correct. A daemon
 //! that steers harder (by changing the kernel's tick) breaks the assumption; the next measurement finds that, and says
-//! so by the disruption marker. A local guest in another time namespace reads the host's monotonic clock, not its own.
+//! so by the disruption marker. Where the guest's counter was estimated, the estimate's bound is added, which assumes
+//! that the two counters' ratio stays within [`EstimateLimits::wander_ppb`] of its average. A local guest in another
+//! time namespace reads the host's monotonic clock, not its own.
 
 mod control;
 mod counter;

@@ -65,8 +65,8 @@ impl fmt::Display for ClockKind {
 /// A table of which the newest value is wanted.
 type Table<V, W> = TypedReader<V, W, Vec<u64>>;
 
-/// A slot's newest value. A writer that has restarted is reported once, and read on: what it publishes under its new life
-/// has a disruption marker of its own.
+/// A slot's newest value. A writer that has restarted is reported once, and read on: what it publishes under its new
+/// life has a disruption marker of its own.
 #[inline]
 fn newest<V: Value, W: Window>(table: &mut Table<V, W>, slot: u32) -> Result<V, TypedReadError> {
     let outcome = match table.read(slot) {
@@ -92,8 +92,8 @@ pub struct ClockReader<W: Window, C = Counter> {
     /// What whoever made the reader said of its counter; with notices, the host says so.
     transform: CounterTransform,
     notices: Option<Notices<W>>,
-    /// What the reader found out where the transform is invalid, with the largest bound that it accepts, and the counter's
-    /// disruption marker when it did.
+    /// What the reader found out where the transform is invalid, with the largest bound that it accepts, and the
+    /// counter's disruption marker when it did.
     estimate: Option<(Estimate, u64, u64)>,
     /// How often the reader found by itself that its counter had jumped.
     jumps: u64,
@@ -158,8 +158,8 @@ impl<W: Window, C: Ticks> ClockReader<W, C> {
     /// [`ClockError`]; a later call may succeed.
     #[inline]
     pub fn now(&mut self, clock: ClockKind) -> Result<Reading, ClockError> {
-        // The counter first: what is found unchanged after that holds for it, also if the guest was moved to another host
-        // in between, where the counter is another one.
+        // The counter first: what is found unchanged after that holds for it, also if the guest was moved to another
+        // host in between, where the counter is another one.
         let counter = self.counter.now();
         if self.is_unchanged(clock)
             && let Some(reading) = self.timelines[clock.slot() as usize].glance(counter)
@@ -236,6 +236,10 @@ impl<W: Window, C: Ticks> ClockReader<W, C> {
             return Ok(Some(notice));
         }
         notices.newest = None;
+        // Lines made with the old one do not hold, even where it cannot be read.
+        for timeline in &mut self.timelines {
+            timeline.begin_anew();
+        }
         let notice = newest(&mut notices.table, 0).map_err(ClockError::Notice)?;
         notices.newest = Some(notice);
         Ok(Some(notice))
@@ -248,7 +252,14 @@ impl<W: Window, C: Ticks> ClockReader<W, C> {
     /// [`ClockError::Slot`].
     #[inline]
     pub fn sample(&mut self, clock: ClockKind) -> Result<ClockSample, ClockError> {
-        newest(&mut self.table, clock.slot()).map_err(|error| ClockError::Slot { clock, error })
+        let slot = clock.slot();
+        let before = self.table.table().generation(slot);
+        let outcome = newest(&mut self.table, slot);
+        if self.table.table().generation(slot) != before {
+            // A line made with the old one is not the newest any more.
+            self.timelines[slot as usize].begin_anew();
+        }
+        outcome.map_err(|error| ClockError::Slot { clock, error })
     }
 
     /// The reader's counter.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shmbus_shm::{Mapped, heap};
-use shmbus_table::{Epoch, TableWriter};
+use shmbus_table::{Epoch, TableWriter, TypedWriter};
 
 use super::*;
 
@@ -89,6 +89,65 @@ fn a_guest_tells_the_host_s_time_within_the_bound() {
             Err(ClockError::Slot { .. })
         ));
     }
+}
+
+/// Looking at a sample or a notice takes note of it, and times told afterwards are those of the new one.
+#[test]
+fn what_was_looked_at_is_what_time_is_told_by() {
+    let (window, notices) = (memory(), heap(notice_bytes()));
+    let mut table =
+        TypedWriter::<ClockSample, _, _>::create(window.clone(), 3, Epoch::FIRST, vec![0; 3])
+            .unwrap();
+    let mut told =
+        TypedWriter::<CounterNotice, _, _>::create(notices.clone(), 1, Epoch::FIRST, vec![0])
+            .unwrap();
+    let counter = Counter::monotonic_raw();
+    let sample = |time_ns, disruption| ClockSample {
+        domain: CounterDomain::MonotonicRaw,
+        clock: ClockKind::Monotonic,
+        status: ClockStatus::Synchronized,
+        leap: Leap::None,
+        error_growth_ppb: 0,
+        counter: counter.now(),
+        time_ns,
+        rate: Rate::ONE,
+        error_ns: 1,
+        disruption,
+        valid_for_ns: u64::MAX,
+    };
+    let mut notice = CounterNotice {
+        transform: CounterTransform::identity(CounterDomain::MonotonicRaw),
+        disruption: 0,
+        disruptions: 0,
+    };
+    let slot = ClockKind::Monotonic.slot();
+    let _ = table.publish(slot, &sample(1 << 60, 1)).unwrap();
+    let _ = told.publish(0, &notice).unwrap();
+    let mut guest = ClockReader::noticing(window, notices, counter).unwrap();
+    for _ in 0..2 {
+        let reading = guest.now(ClockKind::Monotonic).unwrap();
+        assert!(reading.time_ns >= 1 << 60 && reading.disruption == 1);
+    }
+    let _ = table.publish(slot, &sample(1 << 50, 2)).unwrap();
+    guest.sample(ClockKind::Monotonic).unwrap();
+    let reading = guest.now(ClockKind::Monotonic).unwrap();
+    assert!(reading.time_ns < 1 << 60 && reading.disruption == 2);
+
+    notice.disruption = 5;
+    let _ = told.publish(0, &notice).unwrap();
+    assert_eq!(guest.notice(), Ok(Some(notice)));
+    let reading = guest.now(ClockKind::Monotonic).unwrap();
+    assert_eq!(reading.disruption, 7);
+
+    notice.transform.source = TransformSource::Invalid;
+    let _ = told.publish(0, &notice).unwrap();
+    guest.notice().unwrap();
+    let error = guest.now(ClockKind::Monotonic).unwrap_err().to_string();
+    assert!(error.contains("no valid transform"), "{error}");
+}
+
+fn notice_bytes() -> usize {
+    shmbus_table::layout_of::<CounterNotice>(1).unwrap().bytes()
 }
 
 #[test]

@@ -88,14 +88,14 @@ impl CounterTransform {
     }
 }
 
-/// What the host tells one guest of its counter and its clocks' continuity. A guest's slot is written when something of it
-/// changes, and signalled: at most a few times in a life, not with each sample.
+/// What the host tells one guest of its counter and its clocks' continuity. A guest's slot is written when something of
+/// it changes, and signalled: at most a few times in a life, not with each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterNotice {
     /// From the guest's counter to the host's.
     pub transform: CounterTransform,
-    /// Changes when the guest's counter was disrupted: it was restored, or is another host's. Whatever the guest learnt of
-    /// its counter is void.
+    /// Changes when the guest's counter was disrupted: it was restored, or is another host's. Whatever the guest learnt
+    /// of its counter is void.
     pub disruption: u64,
     /// How many disruptions the guest was told of, of its counter or of a clock.
     pub disruptions: u64,

@@ -1,16 +1,17 @@
-//! A clock as a VMClock page: the ABI that Linux guests and others read (`include/uapi/linux/vmclock-abi.h`, version 1).
+//! A clock as a VMClock page: the ABI that Linux guests and others read (`include/uapi/linux/vmclock-abi.h`, version
+//! 1).
 //!
 //! The page is a projection, kept because it is read already, and weaker than the tables beside it:
 //!
-//! - It is a plain sequence count. A writer that is killed between two stores leaves it odd, and every reader waits, until
-//!   somebody sets the page up anew. Readers must bound their tries. Nothing tells a reader whose writer is gone but the
-//!   age of the counter's value.
-//! - The count has 32 bits, and wraps: a reader that is stopped for exactly as long as 2^31 updates take sees torn time.
-//!   At twenty updates a second that is three years.
+//! - It is a plain sequence count. A writer that is killed between two stores leaves it odd, and every reader waits,
+//!   until somebody sets the page up anew. Readers must bound their tries. Nothing tells a reader whose writer is
+//!   gone but the age of the counter's value.
+//! - The count has 32 bits, and wraps: a reader that is stopped for exactly as long as 2^31 updates take sees torn
+//!   time. At twenty updates a second that is three years.
 //! - It tells one clock, and has no validity. Its counter is the guest's own, so there is a page for each guest.
-//! - A bound on the error of UTC would be one against UTC itself, and nobody has told the host how far off it is. So for UTC
-//!   and TAI the page gives the bound against the host's clock as the *estimated* error, and no *maximum* error; of the
-//!   monotonic clock, which is the host's own, it is both.
+//! - A bound on the error of UTC would be one against UTC itself, and nobody has told the host how far off it is. So
+//!   for UTC and TAI the page gives the bound against the host's clock as the *estimated* error, and no *maximum*
+//!   error; of the monotonic clock, which is the host's own, it is both.
 //!
 //! `TIME_MONOTONIC` is not claimed: the clock may be set. `NOTIFICATION_PRESENT` is not, either: the bus signals
 //! disruptions, not updates.
@@ -40,8 +41,8 @@ mod at {
     pub(super) const BODY: usize = 16;
 }
 
-/// Words of 64 bits from [`at::BODY`] on, the last one the generation of a VM that is restored from a snapshot, which the
-/// device does not know of.
+/// Words of 64 bits from [`at::BODY`] on, the last one the generation of a VM that is restored from a snapshot, which
+/// the device does not know of.
 const BODY_WORDS: usize = 12;
 
 /// Bits of the second word.
@@ -98,8 +99,8 @@ impl<W: Window> VmclockPage<W> {
         Ok(page)
     }
 
-    /// Tells a sample to the guest whose counter the notice speaks of. Where its transform is not known, or cannot be turned
-    /// round, the page says that it is unreliable, and only the disruption marker holds.
+    /// Tells a sample to the guest whose counter the notice speaks of. Where its transform is not known, or cannot be
+    /// turned round, the page says that it is unreliable, and only the disruption marker holds.
     pub fn publish(
         &mut self,
         sample: &ClockSample,
@@ -215,8 +216,8 @@ impl Projected {
         let time_ns = sample
             .time_ns
             .checked_add(u64::try_from(sample.rate.elapsed_ns(behind)).ok()?)?;
-        // Time at the count and the period are rounded down; the host's clock is cut to nanoseconds; a scaled count is cut to
-        // one of the host's.
+        // Time at the count and the period are rounded down; the host's clock is cut to nanoseconds; a scaled count is
+        // cut to one of the host's.
         let tick_ns = (sample.rate.bits() >> Rate::FRACTION_BITS) + 1;
         let error_ns = sample
             .error_ns
@@ -245,5 +246,100 @@ impl Projected {
         // In units of 2^-64 s it is `rate << 16 / 10^9`, and 10^9 is a little less than 2^30.
         let bits = (128 - rate.leading_zeros()) + 16;
         (rate > 0 && bits <= 64 + 29).then(|| (64 + 29 - bits).min(63))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shmbus_shm::testing::{Dying, Probed};
+    use shmbus_shm::{Mapped, heap};
+
+    use super::*;
+
+    fn sample(number: u64) -> ClockSample {
+        ClockSample {
+            domain: CounterDomain::Tsc,
+            clock: ClockKind::Utc,
+            status: ClockStatus::Synchronized,
+            leap: Leap::Unknown,
+            error_growth_ppb: 0,
+            counter: number,
+            time_ns: number * SECOND_NS,
+            rate: Rate::ONE,
+            error_ns: number,
+            disruption: number,
+            valid_for_ns: 1,
+        }
+    }
+
+    fn notice(transform: CounterTransform) -> CounterNotice {
+        CounterNotice {
+            transform,
+            disruption: 0,
+            disruptions: 0,
+        }
+    }
+
+    /// The sequence, and three of the words that it protects: marker, counter, seconds.
+    fn read(window: &Mapped) -> (u32, [u64; 3]) {
+        let word = |at| {
+            Field::<u64, _>::new(window, at)
+                .unwrap()
+                .load(Ordering::Relaxed)
+        };
+        let sequence = Field::<u32, _>::new(window, at::SEQUENCE).unwrap();
+        (
+            sequence.load(Ordering::Relaxed),
+            [word(16), word(40), word(72)],
+        )
+    }
+
+    /// A writer that is killed between any two stores leaves a whole value or an odd count, for ever; whoever sets the
+    /// page up anew makes it even again.
+    #[test]
+    fn a_dead_writer_leaves_a_whole_value_or_an_odd_count() {
+        let identity = notice(CounterTransform::identity(CounterDomain::Tsc));
+        let mut odd = 0;
+        for stores in 0..80 {
+            let window = heap(VMCLOCK_BYTES);
+            let dying = Probed::new(window.clone(), Dying::after(stores));
+            let mut page = VmclockPage::new(&dying, ClockKind::Utc, CounterDomain::Tsc).unwrap();
+            for number in 1..4 {
+                page.publish(&sample(number), &identity, None);
+            }
+            let (sequence, words) = read(&window);
+            if sequence % 2 == 0 {
+                let number = u64::from(sequence / 2).saturating_sub(1);
+                assert_eq!(words, [number; 3], "after {stores} stores");
+            }
+            odd += sequence % 2;
+            let mut page = VmclockPage::new(&window, ClockKind::Utc, CounterDomain::Tsc).unwrap();
+            page.publish(&sample(9), &identity, None);
+            let (again, words) = read(&window);
+            assert!(again % 2 == 0 && again > sequence && words == [9; 3]);
+        }
+        assert!(odd > 30, "{odd} times");
+    }
+
+    #[test]
+    fn what_cannot_be_projected_is_unreliable() {
+        let told = |transform, rate| {
+            Projected::new(&ClockSample { rate, ..sample(5) }, &transform).is_some()
+        };
+        let identity = CounterTransform::identity(CounterDomain::Tsc);
+        assert!(told(identity, Rate::ONE));
+        let unknown = CounterTransform::unknown(CounterDomain::Tsc, CounterDomain::Tsc);
+        assert!(!told(unknown, Rate::ONE));
+        let raw = CounterTransform::identity(CounterDomain::MonotonicRaw);
+        assert!(!told(raw, Rate::ONE));
+        for scale in [1, u64::MAX] {
+            for rate in [1, u64::MAX] {
+                // Whatever comes of it, nothing overflows.
+                told(
+                    CounterTransform { scale, ..identity },
+                    Rate::from_bits(rate).unwrap(),
+                );
+            }
+        }
     }
 }
