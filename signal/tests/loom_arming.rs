@@ -106,58 +106,6 @@ fn the_receivers_fence_is_needed() {
     model(Weakening::default(), without_fence());
 }
 
-/// The receiver sleeps until three channels were raised in all, of which it has seen none or one; three are raised.
-fn threshold(of_sender: Weakening, of_receiver: Weakening) {
-    check(move || {
-        let sections = sections();
-        let mut sender = sender(&weakened(&sections, of_sender));
-        let mut receiver = receiver(&weakened(&sections, of_receiver));
-        let eventfd = Arc::new(Eventfd::new());
-        let _ = sender.raise(0).unwrap();
-
-        let raising = thread::spawn({
-            let eventfd = eventfd.clone();
-            move || {
-                let mut kicks = 0;
-                for (channel, stamp) in [(1, 2), (0, 3)] {
-                    if sender.raise(channel).unwrap().is_needed() {
-                        assert_eq!(stamp, 3, "woken early");
-                        kicks += 1;
-                        eventfd.notify();
-                    }
-                }
-                kicks
-            }
-        });
-        // loom's waiting may end without reason.
-        while receiver.stamp() < 3 {
-            receiver.poll(|_, _| ());
-            if receiver.arm_at(3) == Arm::Armed {
-                eventfd.wait();
-            }
-        }
-        let kicks = raising.join().unwrap();
-        assert!(kicks <= 1);
-    });
-}
-
-#[test]
-fn who_armed_for_the_third_is_woken_by_the_third() {
-    threshold(Weakening::default(), Weakening::default());
-}
-
-#[test]
-#[should_panic(expected = "deadlock")]
-fn a_threshold_needs_the_senders_fence() {
-    threshold(without_fence(), Weakening::default());
-}
-
-#[test]
-#[should_panic(expected = "deadlock")]
-fn a_threshold_needs_the_receivers_fence() {
-    threshold(Weakening::default(), without_fence());
-}
-
 /// Wakes a receiver.
 #[derive(Clone)]
 struct Bell {
