@@ -200,6 +200,11 @@ fn slots_of_16_bytes() {
 }
 
 #[test]
+fn slots_of_56_bytes() {
+    writer_and_readers(56);
+}
+
+#[test]
 fn slots_of_64_bytes() {
     writer_and_readers(64);
 }
@@ -207,6 +212,11 @@ fn slots_of_64_bytes() {
 #[test]
 fn slots_of_256_bytes() {
     writer_and_readers(256);
+}
+
+#[test]
+fn slots_of_1024_bytes() {
+    writer_and_readers(1024);
 }
 
 #[test]
