@@ -2,6 +2,10 @@
 //! range per bulk copy.
 #![allow(unsafe_code)]
 
+mod pairs;
+
+pub use pairs::Pairs;
+
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::sync::atomic::Ordering;

@@ -66,7 +66,7 @@ pub use address::{GuestBytes, GuestSpace};
 pub use directory::{
     DirectoryError, DirectoryHeader, DirectoryLayout, DirectoryReader, DirectoryWriter, EntryError,
 };
-pub use field::{Array, Bytes, Entries, Field, RecordGroups, Records, Rows};
+pub use field::{Array, Bytes, Entries, Field, Pairs, RecordGroups, Records, Rows};
 pub use notify::Notify;
 pub use raw::Raw;
 pub use region::{

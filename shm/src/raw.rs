@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod copy;
+mod pair;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -147,6 +148,11 @@ unsafe impl<S: Scope, K: Clone> Window for Raw<S, K> {
         S::SCOPE
     }
 
+    /// The promise is one for cached memory.
+    fn has_pairs(&self) -> bool {
+        self.memory_type == MemoryType::Ordinary && pair::are_promised()
+    }
+
     fn narrow(&self, offset: usize, bytes: usize) -> Result<Self, WindowError> {
         prove(self, offset, bytes, 1)?;
         Ok(Self {
@@ -180,6 +186,20 @@ unsafe impl<S: Scope, K: Clone> Window for Raw<S, K> {
         S::store_with(order, |order| unsafe {
             T::store(self.base.as_ptr().add(offset), value, order)
         })
+    }
+
+    #[inline(always)]
+    unsafe fn load_pair(&self, offset: usize) -> [u64; 2] {
+        debug_assert!(offset + 16 <= self.len);
+        // SAFETY: the caller keeps the pair inside the window, and aligned.
+        unsafe { pair::load(self.base.as_ptr().add(offset)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pair(&self, offset: usize, pair: [u64; 2]) {
+        debug_assert!(offset + 16 <= self.len);
+        // SAFETY: the caller keeps the pair inside the window, and aligned.
+        unsafe { pair::store(self.base.as_ptr().add(offset), pair) }
     }
 
     #[inline(always)]

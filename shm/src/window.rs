@@ -77,6 +77,9 @@ pub enum WindowError {
         /// How many entries were asked for.
         count: usize,
     },
+    /// The processor does not promise that 16 bytes are loaded or stored at once, or not in this memory.
+    #[error("this machine does not promise to load and store 16 bytes at once here")]
+    NoPairs,
 }
 
 /// A bounded piece of memory that a peer may read and write at any moment.
@@ -90,7 +93,7 @@ pub enum WindowError {
 ///
 /// # Safety
 ///
-/// `len` and `is_aligned` never change their answers during the life of a window and its clones, and every access
+/// `len`, `is_aligned` and `has_pairs` never change their answers during the life of a window and its clones, and every access
 /// that meets the accessors' contracts is sound, whatever the peer does meanwhile.
 pub unsafe trait Window: Clone {
     /// Length in bytes.
@@ -112,6 +115,12 @@ pub unsafe trait Window: Clone {
     /// Among whom accesses and fences are ordered.
     fn fence_scope(&self) -> FenceScope {
         FenceScope::Smp
+    }
+
+    /// Whether [`Window::load_pair`] and [`Window::store_pair`] access 16 bytes at once, so that nobody finds halves of two
+    /// stores.
+    fn has_pairs(&self) -> bool {
+        false
     }
 
     /// The `bytes` bytes from `offset` on as a window of their own.
@@ -137,6 +146,28 @@ pub unsafe trait Window: Clone {
     ///
     /// As for [`Window::load`].
     unsafe fn store<T: Word>(&self, offset: usize, value: T, order: Ordering);
+
+    /// Loads two words at once, unordered.
+    ///
+    /// # Safety
+    ///
+    /// `has_pairs()`, `offset + 16 <= len()`, and `is_aligned(offset, 16)`.
+    unsafe fn load_pair(&self, offset: usize) -> [u64; 2] {
+        let mut pair = [0; 2];
+        // SAFETY: the caller's contract covers both words.
+        unsafe { self.load_words(offset, &mut pair) };
+        pair
+    }
+
+    /// Stores two words at once, unordered.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Window::load_pair`].
+    unsafe fn store_pair(&self, offset: usize, pair: [u64; 2]) {
+        // SAFETY: the caller's contract covers both words.
+        unsafe { self.store_words(offset, &pair) }
+    }
 
     /// Loads consecutive `u64` words, unordered: what a slot's payload is read with.
     ///

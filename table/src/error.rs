@@ -14,7 +14,12 @@ pub enum TableError {
     Layout(#[from] LayoutError),
     /// The memory does not hold the table.
     #[error("the memory does not hold the table: {0}")]
-    Window(#[from] WindowError),
+    Window(#[source] WindowError),
+    /// The table's slots are to be accessed at once, which this machine does not promise to do.
+    #[error(
+        "a table of pairs needs loads and stores of 16 bytes at once, which this machine does not promise here"
+    )]
+    NoPairs,
     /// The generation tree cannot be set up or gone on with.
     #[error("the table's generation tree: {0}")]
     Tree(#[from] TreeError),
@@ -109,6 +114,15 @@ pub enum TableError {
     /// The slot did not take the value.
     #[error(transparent)]
     Publish(#[from] PublishError),
+}
+
+impl From<WindowError> for TableError {
+    fn from(error: WindowError) -> Self {
+        match error {
+            WindowError::NoPairs => Self::NoPairs,
+            error => Self::Window(error),
+        }
+    }
 }
 
 /// A read gave no value.

@@ -17,16 +17,20 @@ impl TableFlags {
     /// For each slot there is a word that says at which of its writer's heartbeats it was last published.
     pub const AGES: Self = Self(1 << 1);
 
+    /// Slots of 16 bytes that are loaded and stored at once, without copies.
+    pub const PAIRS: Self = Self(1 << 2);
+
     /// Subscribed readers can pin values where they lie; each copy is there twice for that.
     pub const PINNED: Self = Self(1 << 3);
 
-    const NAMES: [(Self, &'static str); 3] = [
+    const NAMES: [(Self, &'static str); 4] = [
         (Self::TRANSACTIONS, "TRANSACTIONS"),
         (Self::AGES, "AGES"),
+        (Self::PAIRS, "PAIRS"),
         (Self::PINNED, "PINNED"),
     ];
 
-    const KNOWN: u32 = Self::TRANSACTIONS.0 | Self::AGES.0 | Self::PINNED.0;
+    const KNOWN: u32 = Self::TRANSACTIONS.0 | Self::AGES.0 | Self::PAIRS.0 | Self::PINNED.0;
 
     /// The flags that the bits of a header's word stand for; `None` if some stand for nothing.
     pub const fn from_bits(bits: u32) -> Option<Self> {

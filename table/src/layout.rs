@@ -16,6 +16,9 @@ pub(crate) const COMMIT_OFFSET: usize = HEADER_BYTES;
 /// Bytes of the line that names the last committed transaction.
 const COMMIT_BYTES: usize = 64;
 
+/// Bytes of a slot that is accessed at once, if it is more than a word.
+const PAIR_BYTES: u32 = 16;
+
 /// Bytes of the line that names the subscribed readers.
 const SEATS_BYTES: usize = 64;
 
@@ -50,6 +53,12 @@ pub enum LayoutError {
     #[error("a table's flags are {found:#x}, of which not all are known")]
     Flags {
         /// The flags found in a header.
+        found: u32,
+    },
+    /// Only slots of 16 bytes are accessed at once.
+    #[error("a table of pairs has slots of 16 bytes, not of {found}")]
+    PairBytes {
+        /// The size asked for, or found in a header.
         found: u32,
     },
     /// Flags that no table has together.
@@ -136,8 +145,14 @@ impl TableLayout {
             return Err(LayoutError::Copies { found: copies });
         }
         let flags = options.flags;
-        if flags.contains(TableFlags::PINNED) && flags != TableFlags::PINNED {
+        let is_pairs = flags.contains(TableFlags::PAIRS);
+        let is_at_odds = is_pairs && flags.contains(TableFlags::TRANSACTIONS);
+        let is_pinned = flags.contains(TableFlags::PINNED);
+        if is_at_odds || is_pinned && flags != TableFlags::PINNED {
             return Err(LayoutError::Together { flags });
+        }
+        if is_pairs && slot_bytes != PAIR_BYTES {
+            return Err(LayoutError::PairBytes { found: slot_bytes });
         }
         if options.flags.contains(TableFlags::AGES) != (options.beat_ns != 0) {
             let found = options.beat_ns;
@@ -152,7 +167,7 @@ impl TableLayout {
             bytes: 0,
         };
         let values = if layout.is_small() {
-            Some(layout.dense_bytes())
+            Some(layout.dense_bytes() * layout.slot_words())
         } else {
             (slots as usize)
                 .checked_mul(layout.physical_copies())
@@ -272,15 +287,19 @@ impl TableLayout {
         self.bytes
     }
 
-    /// Whether a value is one word, which needs no copies.
+    /// Whether a value is accessed at once and needs no copies.
     pub(crate) const fn is_small(&self) -> bool {
-        self.payload_words() == 1 && !self.is_pinned()
+        self.payload_words() == 1 && !self.is_pinned() || self.is_pairs()
     }
 
-    /// That the table is of the kind that somebody serves: ages make no other kind.
+    pub(crate) const fn is_pairs(&self) -> bool {
+        self.flags().contains(TableFlags::PAIRS)
+    }
+
+    /// That the table is of the kind that somebody serves: ages and pairs make no other kind.
     pub(crate) fn check_kind(&self, expected: TableFlags) -> Result<(), TableError> {
         let found = self.flags();
-        if found.without(TableFlags::AGES) != expected {
+        if found.without(TableFlags::AGES.with(TableFlags::PAIRS)) != expected {
             return Err(TableError::Kind { expected, found });
         }
         Ok(())
@@ -318,6 +337,8 @@ mod tests {
             (3, 56, transactions, 256, 256 + 3 * 4 * 128),
             (1, 8, plain.ages(1), 256, 256 + 64),
             (17, 8, plain.ages(1), 384 + 256, 384 + 256 + 256),
+            (3, 16, plain.pairs(), 192, 192 + 4 * 16),
+            (3, 16, plain.pairs().ages(1), 256, 256 + 4 * 16),
             (1, 8, plain.pinned(), 320, 320 + 8 * 64),
             (3, 64, plain.pinned().copies(2), 448, 448 + 3 * 4 * 128),
         ] {
@@ -345,13 +366,24 @@ mod tests {
                 Err(LayoutError::Copies { found })
             );
         }
+        let pairs = TableOptions::new().pairs();
+        for found in [8, 24] {
+            let outcome = TableLayout::with_options(1, found, pairs);
+            assert_eq!(outcome, Err(LayoutError::PairBytes { found }));
+        }
+        let flags = pairs.transactions().flags;
+        assert_eq!(
+            TableLayout::with_options(1, 16, pairs.transactions()),
+            Err(LayoutError::Together { flags })
+        );
         for options in [
+            pairs,
             TableOptions::new().transactions(),
             TableOptions::new().ages(1),
         ] {
             let flags = options.pinned().flags;
             assert_eq!(
-                TableLayout::with_options(1, 8, options.pinned()),
+                TableLayout::with_options(1, 16, options.pinned()),
                 Err(LayoutError::Together { flags })
             );
         }

@@ -45,6 +45,18 @@ impl TableOptions {
         self
     }
 
+    /// Values, of 16 bytes each, are loaded and stored at once where the machine promises to: wait-free for readers as well,
+    /// without copies. As with values of 8 bytes, the generation that a read returns is a lower bound of its value's.
+    ///
+    /// The machine is asked when the table is created and when a reader attaches. Where it does not promise that,
+    /// [`TableError::NoPairs`](crate::TableError::NoPairs) is returned, and a table without this does the same with copies.
+    /// Promised it is by processors on x86-64 with AVX of the vendors who say so, in cached memory and not under QEMU's
+    /// emulator.
+    pub const fn pairs(mut self) -> Self {
+        self.flags = self.flags.with(TableFlags::PAIRS);
+        self
+    }
+
     /// Values can be pinned where they lie, by as many subscribed readers as there are copies; see [`crate::pinned`]. A slot has
     /// twice the copies then. Nothing else can be asked for besides.
     pub const fn pinned(mut self) -> Self {

@@ -87,7 +87,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     /// Reads a slot's newest complete value into `value`, as many words as that and the slot both have. The value is
     /// at least as new as the last one that was complete when the call began, and never older than one read before.
     ///
-    /// A slot of 8 bytes is read without waiting for anything, and the generation returned is a lower bound of its
+    /// A slot of 8 bytes, or of 16 in a table of pairs, is read without waiting for anything, and the generation returned is a lower bound of its
     /// value's. A larger one is read within [`max_loads`](shmbus_shm::slot::max_loads) loads.
     ///
     /// # Errors
@@ -145,8 +145,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
         };
         let mut cursor = ReadCursor::from_word(*stored);
         let head = HeadAt::new(self.tree.leaves(), slot as usize);
-        let outcome = match &self.values.words {
-            None => {
+        let outcome = match (&self.values.words, &self.values.pairs) {
+            (None, None) => {
                 let Some(copies) = self.values.copies.get(slot as usize) else {
                     return Err(ReadError::NoSuchSlot { slot, slots });
                 };
@@ -156,7 +156,15 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
                     None => reader.read(&mut cursor, value),
                 }
             }
-            Some(words) => SmallSlotReader::new(words, slot as usize, head)
+            (None, Some(pairs)) => SmallSlotReader::new(pairs, slot as usize, head)
+                .read(&mut cursor)
+                .map(|(pair, generation)| {
+                    for (to, word) in value.iter_mut().zip(pair) {
+                        *to = word;
+                    }
+                    generation
+                }),
+            (Some(words), _) => SmallSlotReader::new(words, slot as usize, head)
                 .read(&mut cursor)
                 .map(|(word, generation)| {
                     if let Some(first) = value.first_mut() {

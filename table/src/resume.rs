@@ -167,8 +167,8 @@ impl<W: Window> Contents<W> {
     fn recover(&self, slot: u32, value: &mut [u64]) -> Result<Generation, ReadError> {
         let index = slot as usize;
         let head = HeadAt::new(&self.heads, index);
-        match &self.values.words {
-            None => {
+        match (&self.values.words, &self.values.pairs) {
+            (None, None) => {
                 let copies = self
                     .values
                     .copies
@@ -176,7 +176,15 @@ impl<W: Window> Contents<W> {
                     .ok_or(ReadError::NeverWritten)?;
                 SlotReader::new(copies, head).recover(self.epoch, value)
             }
-            Some(words) => {
+            (None, Some(pairs)) => {
+                let (pair, generation) =
+                    SmallSlotReader::new(pairs, index, head).recover(self.epoch)?;
+                for (to, word) in value.iter_mut().zip(pair) {
+                    *to = word;
+                }
+                Ok(generation)
+            }
+            (Some(words), _) => {
                 let (word, generation) =
                     SmallSlotReader::new(words, index, head).recover(self.epoch)?;
                 value.fill(word);

@@ -57,6 +57,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// Sets up everything but the header, which makes a table of it.
     pub(crate) fn format(window: &W, header: Header, cursors: S) -> Result<Self, TableError> {
         header.layout.check_fits(window.len())?;
+        // Before anything is written: whether the machine promises what the layout needs.
+        Values::new(window, header.layout)?;
         Header::withdraw(window)?;
         let area = tree_area(window, header.layout)?;
         let tree = TreeWriter::create(&area, header.layout.tree())?;
@@ -97,13 +99,18 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         if let Some(ages) = &self.ages {
             ages.clear();
         }
-        match &self.values.words {
-            Some(words) => {
+        match (&self.values.words, &self.values.pairs) {
+            (Some(words), _) => {
                 for slot in 0..words.count() {
                     words.store(slot, 0, Relaxed);
                 }
             }
-            None => {
+            (None, Some(pairs)) => {
+                for slot in 0..pairs.count() {
+                    pairs.store(slot, [0; 2]);
+                }
+            }
+            (None, None) => {
                 let groups = &self.values.copies;
                 for copies in (0..groups.len()).filter_map(|slot| groups.get(slot)) {
                     for copy in 0..copies.count() {
@@ -154,41 +161,46 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             // A table does not know who listens: suppressing what nobody waits for is the channel's part.
             return Ok((generation, Notify::Yes));
         }
-        Ok((self.publish_word(beats, slot, value)?, Notify::Yes))
+        Ok((self.publish_cell(beats, slot, value)?, Notify::Yes))
     }
 
-    /// Publishes the value of a slot of 8 bytes.
+    /// Publishes the value of a slot that is accessed at once.
     #[inline(never)]
-    fn publish_word(
+    fn publish_cell(
         &mut self,
         beats: u64,
         slot: u32,
         value: &[u64],
     ) -> Result<Generation, TableError> {
-        let slots = self.header.layout.slots();
-        if let Some(words) = &self.values.words
-            && let Some(stored) = self.cursors.as_mut().get_mut(slot as usize)
-            && slot < slots
-        {
-            let &[value] = value else {
+        let layout = self.header.layout;
+        let (index, slots) = (slot as usize, layout.slots());
+        let stored = self.cursors.as_mut().get_mut(index);
+        let Some(stored) = stored.filter(|_| slot < slots) else {
+            return Err(TableError::NoSuchSlot { slot, slots });
+        };
+        let head = TreeHead {
+            tree: &mut self.tree,
+            ages: self.ages.as_ref(),
+            beats,
+            slot,
+        };
+        let mut cursor = WriteCursor::from_word(*stored);
+        let generation = match (&self.values.words, &self.values.pairs, value) {
+            (Some(words), _, &[word]) => {
+                SmallSlotWriter::new(words, index, head).publish(&mut cursor, word)?
+            }
+            (_, Some(pairs), &[first, second]) => {
+                SmallSlotWriter::new(pairs, index, head).publish(&mut cursor, [first, second])?
+            }
+            _ => {
                 return Err(TableError::Publish(PublishError::WrongLength {
-                    expected: 1,
+                    expected: layout.slot_words(),
                     found: value.len(),
                 }));
-            };
-            let head = TreeHead {
-                tree: &mut self.tree,
-                ages: self.ages.as_ref(),
-                beats,
-                slot,
-            };
-            let mut cursor = WriteCursor::from_word(*stored);
-            let generation =
-                SmallSlotWriter::new(words, slot as usize, head).publish(&mut cursor, value)?;
-            *stored = cursor.word();
-            return Ok(generation);
-        }
-        Err(TableError::NoSuchSlot { slot, slots })
+            }
+        };
+        *stored = cursor.word();
+        Ok(generation)
     }
 
     /// Shows readers that the writer lives, though it has nothing new to say. In a table with ages this is to be called

@@ -6,6 +6,7 @@
 
 mod devices;
 mod document;
+mod pairs;
 mod pinned;
 mod rings;
 mod session;

@@ -41,7 +41,7 @@ pub use generation::{Epoch, Generation};
 pub use head::{HeadAt, HeadLoad, HeadStore};
 pub use numbered::{NumberedSlotReader, NumberedSlotWriter, load_commit, max_loads_as_of};
 pub use reader::{Glimpse, ReadError, SlotReader, TRIES, WALK_STEPS, max_loads};
-pub use small::{SmallSlotReader, SmallSlotWriter};
+pub use small::{Cells, SmallSlotReader, SmallSlotWriter};
 pub use writer::{PublishError, SlotWriter};
 
 /// Bytes from one copy of a slot to the next: sequence word and payload, rounded up to whole 64-byte lines.

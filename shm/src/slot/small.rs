@@ -1,4 +1,4 @@
-//! Slots of up to 8 bytes: one atomic word needs no copies.
+//! Slots of up to 8 bytes, or of 16 where the machine promises to move as many at once: one access needs no copies.
 
 use core::sync::atomic::Ordering;
 
@@ -7,21 +7,74 @@ use super::generation::{Epoch, Generation};
 use super::head::{HeadLoad, HeadStore};
 use super::reader::ReadError;
 use super::writer::PublishError;
-use crate::field::Entries;
+use crate::field::{Entries, Pairs};
 use crate::window::Window;
 
-/// The writing side of a slot that is one word in a dense array.
+/// An array of values, each of which is loaded and stored by one access.
+pub trait Cells {
+    /// A value.
+    type Value;
+
+    /// Loads the value at `index` modulo the array's length, unordered.
+    fn load_cell(&self, index: usize) -> Self::Value;
+
+    /// Stores the value at `index` modulo the array's length, unordered.
+    fn store_cell(&self, index: usize, value: Self::Value);
+
+    /// Orders this thread's accesses to the memory that the array lies in.
+    fn fence(&self, order: Ordering);
+}
+
+impl<W: Window> Cells for Entries<u64, W> {
+    type Value = u64;
+
+    #[inline(always)]
+    fn load_cell(&self, index: usize) -> u64 {
+        self.load(index, Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn store_cell(&self, index: usize, value: u64) {
+        self.store(index, value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn fence(&self, order: Ordering) {
+        Entries::fence(self, order);
+    }
+}
+
+impl<W: Window> Cells for Pairs<W> {
+    type Value = [u64; 2];
+
+    #[inline(always)]
+    fn load_cell(&self, index: usize) -> [u64; 2] {
+        self.load(index)
+    }
+
+    #[inline(always)]
+    fn store_cell(&self, index: usize, value: [u64; 2]) {
+        self.store(index, value);
+    }
+
+    #[inline(always)]
+    fn fence(&self, order: Ordering) {
+        Pairs::fence(self, order);
+    }
+}
+
+/// The writing side of a slot that is one cell of a dense array.
 #[derive(Debug)]
-pub struct SmallSlotWriter<'w, W, H> {
-    values: &'w Entries<u64, W>,
+pub struct SmallSlotWriter<'w, C, H> {
+    values: &'w C,
     index: usize,
     head: H,
 }
 
-impl<'w, W: Window, H: HeadStore> SmallSlotWriter<'w, W, H> {
-    /// The slot whose value is word `index` (modulo the array's length) of `values`.
+impl<'w, C: Cells, H: HeadStore> SmallSlotWriter<'w, C, H> {
+    /// The slot whose value is cell `index` (modulo the array's length) of `values`.
     #[inline(always)]
-    pub fn new(values: &'w Entries<u64, W>, index: usize, head: H) -> Self {
+    pub fn new(values: &'w C, index: usize, head: H) -> Self {
         Self {
             values,
             index,
@@ -38,28 +91,28 @@ impl<'w, W: Window, H: HeadStore> SmallSlotWriter<'w, W, H> {
     pub fn publish(
         &mut self,
         cursor: &mut WriteCursor,
-        value: u64,
+        value: C::Value,
     ) -> Result<Generation, PublishError> {
         let generation = cursor.next().ok_or(PublishError::Exhausted)?;
-        self.values.store(self.index, value, Ordering::Relaxed);
+        self.values.store_cell(self.index, value);
         self.head.store(generation);
         cursor.advance(generation);
         Ok(generation)
     }
 }
 
-/// The reading side of a slot that is one word in a dense array.
+/// The reading side of a slot that is one cell of a dense array.
 #[derive(Debug)]
-pub struct SmallSlotReader<'w, W, H> {
-    values: &'w Entries<u64, W>,
+pub struct SmallSlotReader<'w, C, H> {
+    values: &'w C,
     index: usize,
     head: H,
 }
 
-impl<'w, W: Window, H: HeadLoad> SmallSlotReader<'w, W, H> {
-    /// The slot whose value is word `index` (modulo the array's length) of `values`.
+impl<'w, C: Cells, H: HeadLoad> SmallSlotReader<'w, C, H> {
+    /// The slot whose value is cell `index` (modulo the array's length) of `values`.
     #[inline(always)]
-    pub fn new(values: &'w Entries<u64, W>, index: usize, head: H) -> Self {
+    pub fn new(values: &'w C, index: usize, head: H) -> Self {
         Self {
             values,
             index,
@@ -67,7 +120,7 @@ impl<'w, W: Window, H: HeadLoad> SmallSlotReader<'w, W, H> {
         }
     }
 
-    /// Reads the value. Wait-free: two loads.
+    /// Reads the value. Wait-free: the head and the value.
     ///
     /// The generation is loaded first, so it is a *lower bound*: the value is that generation's or a newer one's.
     /// Whoever needs the exact one uses a larger slot.
@@ -76,12 +129,12 @@ impl<'w, W: Window, H: HeadLoad> SmallSlotReader<'w, W, H> {
     ///
     /// [`ReadError`], but never `Lapped` nor `Inconsistent`.
     #[inline(always)]
-    pub fn read(&self, cursor: &mut ReadCursor) -> Result<(u64, Generation), ReadError> {
+    pub fn read(&self, cursor: &mut ReadCursor) -> Result<(C::Value, Generation), ReadError> {
         let head = self.head.load();
         // Pairs with the Release of the head: the value is not older than the generation.
         self.values.fence(Ordering::Acquire);
         let generation = cursor.accept(head)?;
-        let value = self.values.load(self.index, Ordering::Relaxed);
+        let value = self.values.load_cell(self.index);
         cursor.advance(generation);
         Ok((value, generation))
     }
@@ -92,7 +145,7 @@ impl<'w, W: Window, H: HeadLoad> SmallSlotReader<'w, W, H> {
     /// # Errors
     ///
     /// [`ReadError`]; a slot whose first value was not completed was never written.
-    pub fn recover(&self, epoch: Epoch) -> Result<(u64, Generation), ReadError> {
+    pub fn recover(&self, epoch: Epoch) -> Result<(C::Value, Generation), ReadError> {
         let (value, generation) = self.read(&mut ReadCursor::default())?;
         if generation.epoch() > epoch {
             return Err(ReadError::NoGeneration {

@@ -10,6 +10,9 @@ use loom::sync::atomic::{AtomicU64, fence};
 
 use crate::window::{Window, WindowError, Word, prove};
 
+/// Bytes of a pair of words.
+const PAIR_BYTES: usize = 16;
+
 /// Declares the words of a [`LoomWindow`], inside the model's closure.
 #[derive(Debug, Default)]
 pub struct LoomWindowBuilder {
@@ -38,6 +41,22 @@ impl LoomWindowBuilder {
             assert!(!clash, "the word at {at:#x} is declared twice");
             self.words.insert(at, (T::BYTES, AtomicU64::new(0)));
             self.len = self.len.max(at + T::BYTES);
+        }
+        self
+    }
+
+    /// Declares `count` pairs from byte `offset` on, zeroed. Loom has no atomic of 16 bytes, so a pair is one of 8, of which
+    /// each word of the pair has a half.
+    ///
+    /// # Panics
+    ///
+    /// If they are misaligned or overlap declared ones.
+    #[must_use]
+    pub fn pairs(mut self, offset: usize, count: usize) -> Self {
+        for at in (offset..).step_by(PAIR_BYTES).take(count) {
+            self = self.words::<u64>(at, 2);
+            self.words.remove(&(at + 8));
+            self.words.insert(at, (PAIR_BYTES, AtomicU64::new(0)));
         }
         self
     }
@@ -167,6 +186,24 @@ unsafe impl Window for LoomWindow {
             order
         };
         self.word(offset, T::BYTES).store(value.into(), order);
+    }
+
+    fn has_pairs(&self) -> bool {
+        true
+    }
+
+    unsafe fn load_pair(&self, offset: usize) -> [u64; 2] {
+        let pair = self.word(offset, PAIR_BYTES).load(Ordering::Relaxed);
+        [pair & u64::from(u32::MAX), pair >> 32]
+    }
+
+    unsafe fn store_pair(&self, offset: usize, pair: [u64; 2]) {
+        assert!(
+            pair.iter().all(|word| u32::try_from(*word).is_ok()),
+            "a model's pair is of two small numbers"
+        );
+        let pair = pair[0] | pair[1] << 32;
+        self.word(offset, PAIR_BYTES).store(pair, Ordering::Relaxed);
     }
 
     unsafe fn load_bytes(&self, _: usize, _: &mut [u8]) {

@@ -14,6 +14,11 @@ pub trait Probe: Clone {
         value
     }
 
+    /// Whether the machine promises to access pairs at once, if it does.
+    fn allows_pairs(&self) -> bool {
+        true
+    }
+
     /// Called before a store; returns whether it reaches memory.
     fn store(&self, _offset: usize, _bytes: usize, _value: u64) -> bool {
         true
@@ -33,7 +38,8 @@ impl<A: Probe, B: Probe> Probe for (A, B) {
     }
 }
 
-/// A window whose every load and store goes through a [`Probe`]. Bulk copies count as one access a word or byte.
+/// A window whose every load and store goes through a [`Probe`]. Bulk copies count as one access a word or byte, a pair as two
+/// loads, but one store.
 #[derive(Clone, Debug)]
 pub struct Probed<W, P> {
     window: W,
@@ -76,6 +82,10 @@ unsafe impl<W: Window, P: Probe> Window for Probed<W, P> {
         self.window.fence_scope()
     }
 
+    fn has_pairs(&self) -> bool {
+        self.window.has_pairs() && self.probe.allows_pairs()
+    }
+
     fn narrow(&self, offset: usize, bytes: usize) -> Result<Self, WindowError> {
         prove(self, offset, bytes, 1)?;
         Ok(Self {
@@ -105,6 +115,24 @@ unsafe impl<W: Window, P: Probe> Window for Probed<W, P> {
         {
             // SAFETY: the caller's contract is the inner window's.
             unsafe { self.window.store(offset, value, order) }
+        }
+    }
+
+    unsafe fn load_pair(&self, offset: usize) -> [u64; 2] {
+        // SAFETY: the caller's contract is the inner window's.
+        let pair = unsafe { self.window.load_pair(offset) };
+        let at = self.origin + offset;
+        [
+            self.probe.load(at, 8, pair[0]),
+            self.probe.load(at + 8, 8, pair[1]),
+        ]
+    }
+
+    unsafe fn store_pair(&self, offset: usize, pair: [u64; 2]) {
+        // It is stored at once, or not at all.
+        if self.probe.store(self.origin + offset, 16, pair[0]) {
+            // SAFETY: the caller's contract is the inner window's.
+            unsafe { self.window.store_pair(offset, pair) }
         }
     }
 

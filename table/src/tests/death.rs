@@ -81,7 +81,7 @@ impl Life {
     }
 }
 
-fn every_death_in_two_lives(layout: TableLayout) {
+pub(super) fn every_death_in_two_lives(layout: TableLayout) {
     let mut deaths = 0;
     for stores in 0.. {
         let life = first_life(layout, stores);

@@ -5,6 +5,7 @@ mod bounds;
 mod death;
 mod hostile;
 mod model;
+mod pairs;
 #[cfg(feature = "zerocopy")]
 mod plain;
 mod promises;
