@@ -123,8 +123,8 @@ impl<W: Window> Ages<W> {
     }
 }
 
-/// How long a writer has been silent, by its reader's clock. A writer that is dead, or stalled, is one that stays silent for
-/// some of its beats, whose length is the table's ([`TableLayout::beat_ns`]) or agreed upon.
+/// How long a writer has been silent, by its reader's clock. A writer that is dead, or stalled, is one that stays
+/// silent for some of its beats, whose length is the table's ([`TableLayout::beat_ns`]) or agreed upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     heartbeat: u64,

@@ -87,9 +87,10 @@ pub enum LayoutError {
 ///
 /// From the table's start, which lies on a 64-byte line: the header of 64 bytes; with transactions, the line that names
 /// the last committed one; the generation tree, whose leaves are the slots' heads; with ages, a dense array of words,
-/// rounded up to a power of two; and the values. Values of 8 bytes are such an array too, unless there are transactions. A
-/// larger slot is its copies, one after the other, each a sequence word, with transactions the number of one, and the
-/// value, rounded up to whole lines. Of a table whose values can be pinned, see [`crate::pinned`].
+/// rounded up to a power of two; and the values. Values of 8 bytes are such an array too, unless there are
+/// transactions. A larger slot is its copies, one after the other, each a sequence word, with transactions the number
+/// of one, and the value, rounded up to whole lines. Of a table whose values can be pinned, see
+/// [`crate::pinned`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableLayout {
     slots: u32,

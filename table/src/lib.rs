@@ -51,6 +51,52 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Several slots as one
+//!
+//! In a table with transactions slots that belong together are written, and read, as one. What is staged is nobody's
+//! business until it is committed; then it is visible at once, and a reader gets all slots as of one transaction, also
+//! when the writer dies in the middle. A table without transactions does not pay for that; one with them pays a word in
+//! each copy, a store more for each publication, and a load for each snapshot.
+//!
+//! ```
+//! use shmbus_shm::heap;
+//! use shmbus_table::{Epoch, SnapshotReader, TableLayout, TableOptions, TransactionWriter};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layout = TableLayout::with_options(16, 8, TableOptions::new().transactions())?;
+//! let window = heap(layout.bytes());
+//! let (cursors, staging) = ([0; 16], [0; 16]); // room for transactions of eight slots of a word
+//! let mut writer = TransactionWriter::create(window.clone(), layout, 1, Epoch::FIRST, cursors, staging)?;
+//! let mut reader = SnapshotReader::attach(window, [0; 16], [0; 16])?;
+//!
+//! let mut balances = writer.begin();
+//! balances.stage(3, &[70])?;
+//! balances.stage(9, &[30])?;
+//! let (first, _) = balances.commit()?;
+//!
+//! let mut transfer = writer.begin();
+//! transfer.stage(3, &[20])?;
+//! drop(transfer); // and slot 3 is as it was
+//!
+//! let (mut values, mut generations) = ([0; 2], [None; 2]);
+//! let as_of = reader.read_together(&[3, 9], &mut values, &mut generations)?;
+//! assert_eq!((as_of, values), (Some(first), [70, 30]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How old, and whether anybody lives
+//!
+//! A writer that has nothing to say still [beats](TableWriter::beat). In a table with [ages](TableOptions::ages) each
+//! slot says how many beats ago it was last published, so that a reader without a clock of its own knows how old a
+//! value is ([`TableReader::age`]). Ages stand still with their writer; that it is silent is told by [`Silence`], and
+//! by the reader's clock.
+//!
+//! # Cargo features
+//!
+//! `std`, on by default, is for tests and for whoever links std anyway; nothing here needs it. `zerocopy`: plain data
+//! as values (`Plain`).
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 

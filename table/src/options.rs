@@ -2,8 +2,8 @@
 
 use crate::flags::TableFlags;
 
-/// What a table is to have, besides the number and the size of its slots. Without more words it is a table of four copies
-/// a slot, each written and read by itself.
+/// What a table is to have, besides the number and the size of its slots. Without more words it is a table of four
+/// copies a slot, each written and read by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     pub(crate) copies: u32,

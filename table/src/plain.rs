@@ -38,9 +38,9 @@ pub trait PlainValue: TryFromBytes + IntoBytes + Immutable {
 
 /// A [`Value`] that is plain data, for [`TypedWriter`](crate::TypedWriter) and the other typed sides of a table.
 ///
-/// What comes from a peer is checked to be a value of `T` before it is one, and never transmuted unseen: a bool, a char and
-/// an enum are looked at, numbers are as they are. Such a check is of the whole, so the [`InvalidValue`] that it ends with
-/// names the first word and the type.
+/// What comes from a peer is checked to be a value of `T` before it is one, and never transmuted unseen: a bool, a char
+/// and an enum are looked at, numbers are as they are. Such a check is of the whole, so the [`InvalidValue`] that it
+/// ends with names the first word and the type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plain<T>(
     /// The value itself.

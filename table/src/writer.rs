@@ -35,7 +35,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     ///
     /// # Errors
     ///
-    /// [`TableError::Flags`], [`TableError::Window`] and [`TableError::Storage`].
+    /// [`TableError::Kind`], [`TableError::Window`] and [`TableError::Storage`].
     pub fn create(
         window: W,
         layout: TableLayout,
@@ -262,8 +262,8 @@ impl<W: Window> HeadStore for TreeHead<'_, W> {
         self.tree
             .leaves()
             .store(self.slot as usize, generation.word(), Release);
-        // After the head: who finds the age finds a value that is not older. Before the stamps: who is told of the change
-        // finds its age.
+        // After the head: who finds the age finds a value that is not older. Before the stamps: who is told of the
+        // change finds its age.
         ages.set(self.slot, self.beats);
         self.tree.mark_parents(self.slot);
     }

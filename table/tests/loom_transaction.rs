@@ -1,5 +1,5 @@
-//! Transactions under loom: two slots of one word, in 2 copies. The value that a transaction writes is its own number, so
-//! what each slot must hold as of a transaction is known.
+//! Transactions under loom: two slots of one word, in 2 copies. The value that a transaction writes is its own number,
+//! so what each slot must hold as of a transaction is known.
 #![cfg(not(miri))]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -298,8 +298,8 @@ fn the_writers_orderings_are_needed() {
 }
 
 /// Fence 0 is attaching's. A cold reader makes 1 behind the commit word, 2 behind the first head, 3 and more behind the
-/// sequences that it finds complete and the copying. In the other scenes a first snapshot, of which nothing is left out,
-/// makes 7, or 5 where a slot has no value.
+/// sequences that it finds complete and the copying. In the other scenes a first snapshot, of which nothing is left
+/// out, makes 7, or 5 where a slot has no value.
 #[test]
 fn each_of_the_readers_fences_is_needed() {
     for (scene, numbers) in [

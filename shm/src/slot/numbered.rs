@@ -6,12 +6,12 @@
 //! 1. each slot's next copy, as [`SlotWriter`](super::SlotWriter) writes it but for the head; no slot twice;
 //! 2. `commit = n`, with Release; 3. each slot's head.
 //!
-//! A reader loads the commit word once and takes of each slot the newest copy whose number is not above it. Transactions
-//! follow each other, so when it finds `n` committed, the heads are at least as new as transaction `n - 1` left them: the
-//! value as of `n` is the one after the head, the head's, or, if the writer has gone on, one before. Each copy that is
-//! passed over is newer than the one that is taken, so it is overwritten later: one look at the sequence of the copy taken,
-//! after the copying, covers all that was looked at; where none is taken, one at the oldest passed over. The heads come after the commit word, or a reader could be told of a
-//! generation before it can be read.
+//! A reader loads the commit word once and takes of each slot the newest copy whose number is not above it.
+//! Transactions follow each other, so when it finds `n` committed, the heads are at least as new as transaction `n - 1`
+//! left them: the value as of `n` is the one after the head, the head's, or, if the writer has gone on, one before.
+//! Each copy that is passed over is newer than the one that is taken, so it is overwritten later: one look at the
+//! sequence of the copy taken, after the copying, covers all that was looked at; where none is taken, one at the oldest
+//! passed over. The heads come after the commit word, or a reader could be told of a generation before it can be read.
 //!
 //! A copy is left alone until its slot is written in as many later transactions as there are copies. A writer that dies
 //! before it commits leaves every slot's committed copy, since it writes no slot twice; it must not go on in the same
@@ -39,8 +39,8 @@ pub const fn max_loads_as_of(value_words: usize, copies: usize) -> usize {
 ///
 /// # Errors
 ///
-/// [`ReadError::NeverWritten`] if there was no transaction yet, and `Restarted`, `Backwards` and `NoGeneration`, which are
-/// said of the commit word here.
+/// [`ReadError::NeverWritten`] if there was no transaction yet, and `Restarted`, `Backwards` and `NoGeneration`, which
+/// are said of the commit word here.
 #[inline]
 pub fn load_commit<W: Window>(
     commit: &Field<u64, W>,
@@ -48,8 +48,8 @@ pub fn load_commit<W: Window>(
 ) -> Result<Generation, ReadError> {
     let word = commit.load(Ordering::Relaxed);
     // Pairs with the Release of the commit word: the copies of its transaction are complete, and the heads of the one
-    // before are stored. In a second try it is late for what was overwritten in the first one, so at worst every other try
-    // is as of the same transaction again.
+    // before are stored. In a second try it is late for what was overwritten in the first one, so at worst every other
+    // try is as of the same transaction again.
     commit.fence(Ordering::Acquire);
     let number = last.accept(word)?;
     last.advance(number);
@@ -69,8 +69,9 @@ impl<'w, W: Window> NumberedSlotWriter<'w, W> {
         Self { copies }
     }
 
-    /// Writes a value into the copy of `generation`, the slot's next one, as transaction `number` does: as many words as
-    /// it and the slot both have. Readers do not take it until the transaction is committed. Wait-free: `words + 3` stores.
+    /// Writes a value into the copy of `generation`, the slot's next one, as transaction `number` does: as many words
+    /// as it and the slot both have. Readers do not take it until the transaction is committed. Wait-free: `words + 3`
+    /// stores.
     #[inline]
     pub fn write(&self, generation: Generation, number: Generation, value: &[u64]) {
         let copy = generation.word();
@@ -109,13 +110,13 @@ impl<'w, W: Window, H: HeadLoad> NumberedSlotReader<'w, W, H> {
     }
 
     /// Reads the value as of transaction `commit`, as many words as `value` and the slot both have, and returns its
-    /// generation; `None` if the slot had no value then. At most [`max_loads_as_of`] loads. `cursor` is the reader's place
-    /// in this slot's history, from reading it as of this or an earlier transaction.
+    /// generation; `None` if the slot had no value then. At most [`max_loads_as_of`] loads. `cursor` is the reader's
+    /// place in this slot's history, from reading it as of this or an earlier transaction.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Lapped`] if the writer has overwritten the value as of `commit`: in the one attempt that is made, and
-    /// only a later transaction can be read then. Else [`ReadError::Backwards`], `NoGeneration` and `Inconsistent`.
+    /// [`ReadError::Lapped`] if the writer has overwritten the value as of `commit`: in the one attempt that is made,
+    /// and only a later transaction can be read then. Else [`ReadError::Backwards`], `NoGeneration` and `Inconsistent`.
     /// `value` holds nothing meaningful then.
     #[inline]
     pub fn read_as_of(
@@ -234,8 +235,8 @@ impl<'w, W: Window, H: HeadLoad> NumberedSlotReader<'w, W, H> {
         Err(ReadError::Lapped)
     }
 
-    /// That a slot had no value, since its first one is of a later transaction: provided that the number seen was that of
-    /// its first value, and not of one that has overwritten it.
+    /// That a slot had no value, since its first one is of a later transaction: provided that the number seen was that
+    /// of its first value, and not of one that has overwritten it.
     fn had_no_value(&self, first: Option<Generation>) -> Result<Option<Generation>, ReadError> {
         let Some(first) = first else {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! The bound on the loads of one attempt at one slot; what is promised besides is tested with tables, which have the commit
-//! word and several slots.
+//! The bound on the loads of one attempt at one slot; what is promised besides is tested with tables, which have the
+//! commit word and several slots.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

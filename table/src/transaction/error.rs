@@ -17,7 +17,8 @@ pub enum SnapshotError {
     },
     /// The caller's buffers are not for that many slots.
     #[error(
-        "a snapshot of {slots} slots has {words} words and {slots} generations; the buffers hold {found_words} and {found_generations}"
+        "a snapshot of {slots} slots has {words} words and {slots} generations; \
+         the buffers hold {found_words} and {found_generations}"
     )]
     Buffers {
         /// How many slots were to be read.
@@ -46,7 +47,8 @@ pub enum SnapshotError {
         /// The epoch that the next read returns snapshots of.
         to: Epoch,
     },
-    /// The commit word names no transaction, or an older one than one whose snapshot was read. No honest writer does that.
+    /// The commit word names no transaction, or an older one than one whose snapshot was read. No honest writer does
+    /// that.
     #[error("the table's commit word, which is read like a slot's head: {0}")]
     Commit(ReadError),
     /// A slot does not hold what it must, for this transaction to be committed. No honest writer does that.

@@ -19,7 +19,8 @@ use crate::writer::tree_area;
 /// A reader of a table with transactions: a read-only mapping is enough. `S` is storage of a word for each slot, a
 /// `Vec<u64>` or a `&mut [u64]`.
 ///
-/// Whatever it reads in one call is as of one committed transaction, and never as of an earlier one than it read before.
+/// Whatever it reads in one call is as of one committed transaction, and never as of an earlier one than it read
+/// before.
 #[derive(Debug)]
 pub struct SnapshotReader<W, S> {
     layout: TableLayout,
@@ -117,11 +118,12 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> SnapshotReader<W, S> {
     }
 
     /// Reads several slots as one, and returns the transaction that they are as of: `None` if there was none yet. The
-    /// values go into `values`, one after the other; their generations into `generations`, `None` for a slot that had no
-    /// value then. At most [`max_snapshot_loads`](super::max_snapshot_loads) loads.
+    /// values go into `values`, one after the other; their generations into `generations`, `None` for a slot that had
+    /// no value then. At most [`max_snapshot_loads`](super::max_snapshot_loads) loads.
     ///
-    /// The snapshot is at least as new as the last transaction that was committed when the call began. It is disturbed, and
-    /// begun anew, only when one of the slots is written in as many transactions as it has copies while it is taken.
+    /// The snapshot is at least as new as the last transaction that was committed when the call began. It is disturbed,
+    /// and begun anew, only when one of the slots is written in as many transactions as it has copies while it is
+    /// taken.
     ///
     /// # Errors
     ///
@@ -212,8 +214,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> SnapshotReader<W, S> {
     }
 
     /// Reports every slot that was written since it was last reported, as
-    /// [`TableReader::changed`](crate::TableReader::changed) does. What is reported is committed: what is read then is at
-    /// least as new.
+    /// [`TableReader::changed`](crate::TableReader::changed) does. What is reported is committed: what is read then is
+    /// at least as new.
     pub fn changed(&mut self, mut report: impl FnMut(u32, Generation)) -> Scan {
         self.scan(|slot, generation| {
             report(slot, generation);

@@ -12,8 +12,8 @@ use crate::resume::{Contents, MAX_SLOT_WORDS, Recovered, next_life};
 use shmbus_shm::slot::Generation;
 
 impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TransactionWriter<W, S> {
-    /// Goes on in `window`, new memory, with what the table at the start of `from` had committed; a transaction that was
-    /// under way is forgotten. The new table is of the next epoch; readers of the old one go over to it by
+    /// Goes on in `window`, new memory, with what the table at the start of `from` had committed; a transaction that
+    /// was under way is forgotten. The new table is of the next epoch; readers of the old one go over to it by
     /// [`SnapshotReader::rebind`](crate::SnapshotReader::rebind), and find all values there as of one transaction.
     ///
     /// The old contents are looked at as hostile input, as [`TableWriter::resume`](crate::TableWriter::resume) does.

@@ -137,8 +137,8 @@ impl<V: Value, W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TypedSnapshotReader<V,
         })
     }
 
-    /// Reads several slots as one, as [`SnapshotReader::read_together`] does, and checks the values. `words` is room for
-    /// them, [`Value::WORDS`] for each slot; `values` gets them, `None` for a slot that had no value.
+    /// Reads several slots as one, as [`SnapshotReader::read_together`] does, and checks the values. `words` is room
+    /// for them, [`Value::WORDS`] for each slot; `values` gets them, `None` for a slot that had no value.
     ///
     /// # Errors
     ///

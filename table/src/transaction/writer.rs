@@ -19,10 +19,10 @@ const STAGED: u64 = 1 << 63;
 
 /// The one writer of a table with transactions. `S` is storage of words, a `Vec<u64>` or a `&mut [u64]`.
 ///
-/// What a transaction is to write is kept in the writer's own memory until it is committed, and then written in one go, no
-/// slot twice. So a transaction that is dropped has written nothing, and nothing that was not committed can look as if it
-/// were. A writer that dies in the middle leaves the last committed state to [`TransactionWriter::resume`], in new memory:
-/// in the old one, a later transaction would commit what the dead one did not come to.
+/// What a transaction is to write is kept in the writer's own memory until it is committed, and then written in one go,
+/// no slot twice. So a transaction that is dropped has written nothing, and nothing that was not committed can look as
+/// if it were. A writer that dies in the middle leaves the last committed state to [`TransactionWriter::resume`], in
+/// new memory: in the old one, a later transaction would commit what the dead one did not come to.
 #[derive(Debug)]
 pub struct TransactionWriter<W, S> {
     pub(super) table: TableWriter<W, S>,
@@ -89,9 +89,9 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TransactionWriter<W, S> {
         Transaction { writer: self }
     }
 
-    /// Publishes `value`, which fills the slot, in a transaction of its own, and says whether the table's channel is to be
-    /// told. Wait-free, without a load: the `words + 4` stores of slot and head, one for the commit word, one for each
-    /// level of the generation tree, and one for the slot's age.
+    /// Publishes `value`, which fills the slot, in a transaction of its own, and says whether the table's channel is to
+    /// be told. Wait-free, without a load: the `words + 4` stores of slot and head, one for the commit word, one for
+    /// each level of the generation tree, and one for the slot's age.
     ///
     /// # Errors
     ///
@@ -167,7 +167,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TransactionWriter<W, S> {
         self.number = WriteCursor::after(number, number.epoch());
     }
 
-    /// Forgets what a transaction staged that was not committed: nothing happens when one is dropped, so it may be leaked.
+    /// Forgets what a transaction staged that was not committed: nothing happens when one is dropped, so it may be
+    /// leaked.
     fn forget_staged(&mut self) {
         let cursors = self.table.cursors.as_mut();
         for slot in self.staging.slots() {
@@ -266,8 +267,8 @@ pub struct Transaction<'t, W, S> {
 }
 
 impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> Transaction<'_, W, S> {
-    /// Adds `value`, which fills the slot. A slot that was staged before gets this value instead, at the cost of finding
-    /// it among those staged.
+    /// Adds `value`, which fills the slot. A slot that was staged before gets this value instead, at the cost of
+    /// finding it among those staged.
     ///
     /// # Errors
     ///

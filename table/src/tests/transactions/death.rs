@@ -1,5 +1,5 @@
-//! The writer dies after each of its stores in turn: a snapshot is that of one transaction, and the next life goes on with
-//! the last committed one.
+//! The writer dies after each of its stores in turn: a snapshot is that of one transaction, and the next life goes on
+//! with the last committed one.
 
 use shmbus_shm::testing::{Dying, Probed};
 

@@ -1,7 +1,7 @@
 //! A table that follows another one, by C functions: a reader and a writer of tables, without anything of std.
 //!
-//! A table without transactions is followed by one with them, in which all that changed between two turns changes as one.
-//! A table with transactions is read as a whole, and followed by one without.
+//! A table without transactions is followed by one with them, in which all that changed between two turns changes as
+//! one. A table with transactions is read as a whole, and followed by one without.
 
 use core::mem::{align_of, size_of};
 use core::ptr::NonNull;
@@ -46,7 +46,8 @@ pub extern "C" fn mirror_storage_bytes() -> usize {
 ///
 /// # Safety
 ///
-/// All memory that is passed in stays there. The storage and the memory of the new table are the mirror's alone to write.
+/// All memory that is passed in stays there. The storage and the memory of the new table are the mirror's alone to
+/// write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mirror_open(setup: &MirrorSetup) -> *mut Mirror {
     // SAFETY: the caller's contract is the same.
