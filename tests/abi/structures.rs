@@ -1,6 +1,6 @@
 //! What everything is made of: directory, slots, trees, tables, doorbells.
 
-use shmbus_shm::slot::{Epoch, TRIES, WALK_STEPS, copy_stride, max_loads};
+use shmbus_shm::slot::{Epoch, TRIES, WALK_STEPS, copy_stride};
 use shmbus_shm::{
     DirectoryLayout, DirectoryWriter, MemoryId, PRIORITY_CLASSES, Permission, Placement, Purpose,
     Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter, Window, directory,
