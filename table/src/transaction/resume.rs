@@ -1,6 +1,8 @@
 //! Going on after the death of a writer of transactions.
 
-use shmbus_shm::slot::{HeadAt, NumberedSlotReader, ReadCursor, ReadError, load_commit};
+use shmbus_shm::slot::{
+    Generation, HeadAt, NumberedSlotReader, ReadCursor, ReadError, load_commit,
+};
 use shmbus_shm::{Field, Window};
 
 use super::writer::{TransactionWriter, name_at, write};
@@ -9,7 +11,6 @@ use crate::flags::TableFlags;
 use crate::header::Header;
 use crate::layout::COMMIT_OFFSET;
 use crate::resume::{Contents, MAX_SLOT_WORDS, Recovered, next_life};
-use shmbus_shm::slot::Generation;
 
 impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TransactionWriter<W, S> {
     /// Goes on in `window`, new memory, with what the table at the start of `from` had committed; a transaction that

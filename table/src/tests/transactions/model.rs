@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..READERS).prop_map(|reader| Step::Scan { reader }),
         1 => Just(Step::Restart),
     ];
-    prop::collection::vec(step, 1..80)
+    prop::collection::vec(step, 1..if cfg!(miri) { 12 } else { 80 })
 }
 
 /// What there must be: each slot's committed value, and the epoch.
