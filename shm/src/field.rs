@@ -101,6 +101,22 @@ impl<T: Word, W: Window> Entries<T, W> {
         unsafe { self.window.load((index & self.mask) * T::BYTES, order) }
     }
 
+    /// Loads the `N` entries of row `row`, modulo as many rows as there are: each by a load of its own, unordered. `N` is a
+    /// power of two. An array of fewer entries repeats itself.
+    #[inline(always)]
+    pub fn load_row<const N: usize>(&self, row: usize) -> [T; N] {
+        const { assert!(N.is_power_of_two()) };
+        if N > self.count() {
+            return core::array::from_fn(|index| self.load(index, Ordering::Relaxed));
+        }
+        let first = (row * N) & self.mask;
+        // SAFETY: `new` proved `count` aligned words, a multiple of `N`, as `first` is, which is below it.
+        core::array::from_fn(|index| unsafe {
+            self.window
+                .load((first + index) * T::BYTES, Ordering::Relaxed)
+        })
+    }
+
     /// Stores entry `index` modulo [`Entries::count`].
     #[inline(always)]
     pub fn store(&self, index: usize, value: T, order: Ordering) {
@@ -589,6 +605,12 @@ mod tests {
             .store(0x1122_3344, Ordering::Relaxed);
         let words = Entries::<u64, _>::new(&window, 0, 8).unwrap();
         assert_eq!(words.load(8 + 2, Ordering::Relaxed), 0x1122_3344 << 32);
+
+        assert_eq!(words.load_row::<4>(0)[2], 0x1122_3344 << 32);
+        assert_eq!(words.load_row::<4>(3), words.load_row(1));
+        let few = Entries::<u64, _>::new(&window, 16, 2).unwrap();
+        let word = few.load(0, Ordering::Relaxed);
+        assert_eq!(few.load_row::<4>(1), [word, 0, word, 0]);
 
         let records = Records::new(&window, 0, 2, 32, 3).unwrap();
         records.store_payload(3, &[7, 8, 9, 10]);

@@ -121,7 +121,7 @@ fn trees_have_the_levels_told_of() {
         [tree.levels(), tree.offset(tree.levels()), tree.bytes()]
     });
 
-    // Two changes below two wide nodes: every stamp on the way up is the count of changes then.
+    // Two changes below two nodes of each level: every stamp on the way up is the count of changes then.
     let tree = TreeLayout::new(4096).unwrap();
     let window = heap(tree.bytes());
     let mut writer = TreeWriter::create(&window, tree).unwrap();
@@ -130,13 +130,18 @@ fn trees_have_the_levels_told_of() {
     let found = contents(&window);
     let word = |offset| u64::from_le_bytes(found[offset..offset + 8].try_into().unwrap());
     assert_eq!(word(0), 2, "root");
-    assert_eq!((word(64 + 8), word(64 + 8 * (4000 / 64))), (1, 2), "stamps");
+    assert_eq!((word(64), word(64 + 8 * (4000 / 256))), (1, 2), "stamps");
     assert_eq!(
-        (word(576 + 8 * 70), word(576 + 8 * 4000)),
+        (word(192 + 8 * (70 / 16)), word(192 + 8 * (4000 / 16))),
+        (1, 2),
+        "stamps"
+    );
+    assert_eq!(
+        (word(2240 + 8 * 70), word(2240 + 8 * 4000)),
         (0x77, 0x88),
         "leaves"
     );
-    assert_eq!(found.iter().filter(|byte| **byte != 0).count(), 5);
+    assert_eq!(found.iter().filter(|byte| **byte != 0).count(), 7);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::window::Window;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmbusdr");
 
 /// The version of the layout of directories and of their entries.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 64;

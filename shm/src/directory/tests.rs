@@ -473,7 +473,7 @@ fn what_is_no_directory_is_refused() {
         Err(DirectoryError::Tree(_))
     ));
     for (offset, value, reason) in [
-        (8, 2u32, "version 2"),
+        (8, 3u32, "version 3"),
         (12, 0, "not 0"),
         (12, 65_537, "not 65537"),
         (12, 9, "does not fit"),

@@ -6,9 +6,11 @@
 //!
 //! - *bytes* by moves of up to 8 bytes, which the model may take for relaxed accesses to each byte in any order (buffers are
 //!   accessed as bytes only); one atomic byte at a time takes seven times as long at 64 bytes;
-//! - *words* by moves of 8 bytes as well, which gather two words in a vector register before they are stored privately;
-//! - large pieces with `rep movsb`, which takes 10 to 20 ns to start and is two to three times as fast from then on. A
-//!   payload of words that it tears is torn for its reader anyhow: that is what the slot's sequence is for.
+//! - *words* by moves of 16 bytes on the shared side, from and to vector registers. Private words, which the caller may have
+//!   written just before, are loaded by 8 bytes each: a wider load would have to wait for such stores;
+//! - large pieces with `rep movsb`, which takes 10 to 20 ns to start and is two to three times as fast from then on.
+//!
+//! A payload of words that a wide move tears is torn for its reader anyhow: that is what the slot's sequence is for.
 
 use core::sync::atomic::Ordering;
 
@@ -49,7 +51,9 @@ pub(super) unsafe fn words_out(from: *mut u8, to: &mut [u64], memory_type: Memor
     for (line, words) in lines.iter_mut().enumerate() {
         if VECTORS {
             // SAFETY: the caller's range, aligned to 8 bytes; `words` is ours alone.
-            unsafe { assembler::line(from.add(8 * line * LINE_WORDS), words.as_mut_ptr().cast()) };
+            unsafe {
+                assembler::line_out(from.add(8 * line * LINE_WORDS), words.as_mut_ptr().cast())
+            };
             continue;
         }
         for (index, word) in words.iter_mut().enumerate() {
@@ -74,6 +78,11 @@ pub(super) unsafe fn words_in(to: *mut u8, from: &[u64], memory_type: MemoryType
     let (lines, rest) = from.as_chunks::<LINE_WORDS>();
     let rest_at = lines.len() * LINE_WORDS;
     for (line, words) in lines.iter().enumerate() {
+        if VECTORS {
+            // SAFETY: the caller's range, aligned to 8 bytes; `words` is ours alone.
+            unsafe { assembler::line_in(words.as_ptr().cast(), to.add(8 * line * LINE_WORDS)) };
+            continue;
+        }
         for (index, word) in words.iter().enumerate() {
             store(line * LINE_WORDS + index, *word);
         }
@@ -179,10 +188,36 @@ mod assembler {
         move8: "qword", reg, ":r";
     }
 
-    /// Eight words by as many loads, but half as many stores: one for each vector register.
+    /// Eight words out, by as many loads as there are registers: what they tear is caught by the sequence.
     #[cfg(target_feature = "sse2")]
     #[inline(always)]
-    pub(super) unsafe fn line(from: *const u8, to: *mut u8) {
+    pub(super) unsafe fn line_out(from: *const u8, to: *mut u8) {
+        // SAFETY: the caller gives valid addresses of 64 bytes.
+        unsafe {
+            core::arch::asm!(
+                "movups {a}, xmmword ptr [{from}]",
+                "movups {b}, xmmword ptr [{from} + 16]",
+                "movups {c}, xmmword ptr [{from} + 32]",
+                "movups {d}, xmmword ptr [{from} + 48]",
+                "movups xmmword ptr [{to}], {a}",
+                "movups xmmword ptr [{to} + 16], {b}",
+                "movups xmmword ptr [{to} + 32], {c}",
+                "movups xmmword ptr [{to} + 48], {d}",
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// Eight words in.
+    #[cfg(target_feature = "sse2")]
+    #[inline(always)]
+    pub(super) unsafe fn line_in(from: *const u8, to: *mut u8) {
         // SAFETY: the caller gives valid addresses of 64 bytes.
         unsafe {
             core::arch::asm!(
@@ -210,7 +245,9 @@ mod assembler {
     }
 
     #[cfg(not(target_feature = "sse2"))]
-    pub(super) unsafe fn line(_: *const u8, _: *mut u8) {}
+    pub(super) unsafe fn line_out(_: *const u8, _: *mut u8) {}
+    #[cfg(not(target_feature = "sse2"))]
+    pub(super) unsafe fn line_in(_: *const u8, _: *mut u8) {}
 
     #[inline(always)]
     pub(super) unsafe fn repeat(from: *const u8, to: *mut u8, len: usize) {
@@ -236,7 +273,8 @@ mod assembler {
     pub(super) unsafe fn move2(_: *const u8, _: *mut u8) {}
     pub(super) unsafe fn move4(_: *const u8, _: *mut u8) {}
     pub(super) unsafe fn move8(_: *const u8, _: *mut u8) {}
-    pub(super) unsafe fn line(_: *const u8, _: *mut u8) {}
+    pub(super) unsafe fn line_out(_: *const u8, _: *mut u8) {}
+    pub(super) unsafe fn line_in(_: *const u8, _: *mut u8) {}
     pub(super) unsafe fn repeat(_: *const u8, _: *mut u8, _: usize) {}
 }
 

@@ -15,6 +15,11 @@ pub const WALK_STEPS: usize = 3;
 /// How often a reader starts again from the head, because the copy was overwritten meanwhile, before it gives up.
 pub const TRIES: usize = 8;
 
+/// From how many words on a reader that polls looks at the head: while a large value is being written, a look at its copy
+/// would take the first line away from the writer, which needs it again. With smaller values the look brings a part of the
+/// value along.
+const LARGE: usize = 128;
+
 /// The most loads that one read makes, whatever the writer does: a look at the following copy for each walking step,
 /// the payload and its sequence; then for each try the head, the payload and its sequence.
 pub const fn max_loads(payload_words: usize) -> usize {
@@ -117,11 +122,17 @@ impl<'w, W: Window, H: HeadLoad> SlotReader<'w, W, H> {
     }
 
     /// Whether a read would return the value that the cursor is at: for who polls, since it costs one load of a line
-    /// that stays cached until there is news, and no copy of the value. Like the value's, its loads are unordered; an
-    /// answer that there is news may be a read's [`ReadError`].
+    /// that stays cached until there is news, and no copy of the value. An answer that there is news may be a read's
+    /// [`ReadError`], or the value that the cursor is at once more.
     #[inline(always)]
     pub fn is_unchanged(&self, cursor: ReadCursor) -> bool {
-        let following = cursor.generation().and_then(Generation::next);
+        let Some(last) = cursor.generation() else {
+            return false;
+        };
+        if self.copies.payload_words() >= LARGE {
+            return self.head.load() == last.word();
+        }
+        let following = last.next();
         following.is_some_and(|following| {
             self.copies.load_header(following.word(), Ordering::Relaxed) < complete(following)
         })

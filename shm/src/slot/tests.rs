@@ -59,6 +59,30 @@ fn stamped(words: usize, number: u64) -> Vec<u64> {
 }
 
 #[test]
+fn a_poll_costs_a_load_and_tells_of_each_new_value() {
+    for words in [7, 512] {
+        let loads = Counting::default();
+        let slot = slot(4, words);
+        let probed = Slot::new(Probed::new(slot.window.clone(), loads.clone()), 4, words);
+        let (mut written, mut cursor) = (WriteCursor::new(EPOCH), ReadCursor::default());
+        let mut value = vec![0; words];
+        assert!(!probed.reader().is_unchanged(cursor), "never read");
+        // As many as there are copies, so that a poll sees a copy written anew as well.
+        for lag in [1, 1, 3, 4, 5] {
+            for number in 0..lag {
+                let value = stamped(words, number);
+                slot.writer().publish(&mut written, &value).unwrap();
+            }
+            assert!(!probed.reader().is_unchanged(cursor));
+            probed.reader().read(&mut cursor, &mut value).unwrap();
+            let before = loads.loads();
+            assert!(probed.reader().is_unchanged(cursor));
+            assert_eq!(loads.loads() - before, 1);
+        }
+    }
+}
+
+#[test]
 fn a_read_returns_the_newest_value_and_its_generation() {
     let slot = slot(4, 7);
     let (mut written, mut cursor) = (WriteCursor::new(EPOCH), ReadCursor::default());

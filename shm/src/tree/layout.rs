@@ -35,8 +35,8 @@ pub enum TreeError {
 /// The geometry of a generation tree: a function of its number of leaves alone.
 ///
 /// The number of leaves is rounded up to a power of two, `n`. Words are `u64`. From the start of the tree's memory:
-/// the root, the wider levels down to one of `n / 64` stamps, then the `n` leaves; each starts on a 64-byte line of its
-/// own, provided that the memory does. Up to 64 leaves the root is the only level above them.
+/// the root, the wider levels down to one of `n / 16` stamps, then the `n` leaves; each starts on a 64-byte line of its
+/// own, provided that the memory does. Up to 16 leaves the root is the only level above them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeLayout {
     leaves: u32,
@@ -49,7 +49,7 @@ const LINE: usize = 64;
 
 impl TreeLayout {
     /// How many nodes a stamp stands for.
-    pub const FAN_OUT: u32 = 64;
+    pub const FAN_OUT: u32 = 16;
 
     /// The most leaves a tree can have.
     pub const MAX_LEAVES: u32 = 1 << (MAX_LEVELS as u32 * Self::FAN_OUT.trailing_zeros());
@@ -74,7 +74,7 @@ impl TreeLayout {
     }
 
     fn with_fan_out_bits(leaves: u32, fan_out_bits: u32) -> Result<Self, TreeError> {
-        if leaves == 0 || leaves > 1 << (MAX_LEVELS as u32 * fan_out_bits) {
+        if leaves == 0 || u64::from(leaves) > 1 << (MAX_LEVELS as u32 * fan_out_bits) {
             return Err(TreeError::Leaves { leaves });
         }
         let index_bits = leaves.next_power_of_two().trailing_zeros();
@@ -90,7 +90,7 @@ impl TreeLayout {
         self.leaves
     }
 
-    /// Levels of stamps above the leaves, the root's included: 1 to 4.
+    /// Levels of stamps above the leaves, the root's included: 1 to 6.
     pub fn levels(&self) -> usize {
         self.levels
     }

@@ -1,6 +1,6 @@
 //! The generation tree: finding what changed, from a read-only mapping, in time proportional to what changed.
 //!
-//! Every leaf is a `u64` generation that its one writer changes. Above the leaves lie levels of *stamps*, each for 64
+//! Every leaf is a `u64` generation that its one writer changes. Above the leaves lie levels of *stamps*, each for 16
 //! nodes of the level below, up to a single root. A stamp is the writer's count of changes, as it was at the last
 //! change below. A reader remembers the root's stamp and the generations it has seen: nothing need ever be cleared, so
 //! that any number of readers scan one tree without writing to it, and an idle scan is one load.
@@ -30,5 +30,5 @@ pub use layout::{TreeError, TreeLayout};
 pub use reader::{Scan, TreeReader};
 pub use writer::TreeWriter;
 
-/// Levels of stamps above the leaves, at most: 64⁴ leaves.
-const MAX_LEVELS: usize = 4;
+/// Levels of stamps above the leaves, at most: 16⁶ leaves.
+const MAX_LEVELS: usize = 6;

@@ -161,7 +161,7 @@ impl<W: Window, S: AsMut<[u64]>> TreeReader<W, S> {
             from: sweep.leaf,
             visit,
         };
-        if descent.below(0, 0).is_break() {
+        if descent.run().is_break() {
             sweep.leaf = descent.from;
             self.paused = Some(sweep);
             return Scan::Paused;
@@ -183,33 +183,93 @@ struct Descent<'a, W, F> {
     visit: F,
 }
 
+/// Children of a node that are looked at together. What is found is a set of bits: where few of many have changed, a
+/// branch for each would be mispredicted for each that has.
+const ROW: usize = TreeLayout::FAN_OUT as usize;
+
 impl<W: Window, F: FnMut(u32, u64) -> ControlFlow<()>> Descent<'_, W, F> {
-    /// Visits what changed below node `node` of level `level`. It is as deep as the tree: four levels at most.
-    fn below(&mut self, level: usize, node: usize) -> ControlFlow<()> {
-        let layout = self.nodes.layout;
-        let shift = layout.shift(level + 1);
-        let children = 1 << (layout.shift(level) - shift);
-        // Of the nodes that the scan began in the middle of, what lies before is done.
-        let first = (node * children).max(self.from >> shift);
-        let end = ((node + 1) * children).min(self.seen.len().div_ceil(1 << shift));
-        let Some(stamps) = self.nodes.levels().get(level + 1) else {
-            return self.leaves(first, end);
+    fn run(&mut self) -> ControlFlow<()> {
+        let nodes = self.nodes;
+        // The root may have fewer children than other nodes.
+        let children = nodes.layout.nodes(1);
+        match nodes.levels() {
+            [] => ControlFlow::Continue(()),
+            [_root] => self.leaves(0, children),
+            [_root, stamps, levels @ ..] => self.below(stamps, levels, 0, children),
+        }
+    }
+
+    /// Visits what changed below node `node`, which has `children` of these `stamps`; under them lie `levels`, then the
+    /// leaves. It is as deep as the tree.
+    fn below(
+        &mut self,
+        stamps: &Entries<u64, W>,
+        levels: &[Entries<u64, W>],
+        node: usize,
+        children: usize,
+    ) -> ControlFlow<()> {
+        let bits_a_level = self.nodes.layout.shift(self.nodes.layout.levels() - 1);
+        let first = node * children;
+        let since = self.since;
+        let news = if children == ROW {
+            let row: [u64; ROW] = stamps.load_row(node);
+            bits(ROW, |index| row[index] > since)
+        } else {
+            bits(children, |index| {
+                stamps.load(first + index, Relaxed) > since
+            })
         };
-        for child in first..end {
-            if stamps.load(child, Relaxed) > self.since {
-                self.below(level + 1, child)?;
+        // Of the nodes that the scan began in the middle of, what lies before is done.
+        let done = self.from >> (bits_a_level * (levels.len() as u32 + 1));
+        let mut news = news & from_bit(done, first);
+        let children = 1 << bits_a_level;
+        while news != 0 {
+            let child = first + news.trailing_zeros() as usize;
+            news &= news - 1;
+            match levels {
+                [] => self.leaves(child, children)?,
+                [stamps, levels @ ..] => self.below(stamps, levels, child, children)?,
             }
         }
         ControlFlow::Continue(())
     }
 
-    /// Visits what changed of the leaves from `first` to before `end`.
-    fn leaves(&mut self, first: usize, end: usize) -> ControlFlow<()> {
+    /// Visits what changed of the leaves under node `node` of the last level.
+    #[inline(always)]
+    fn leaves(&mut self, node: usize, children: usize) -> ControlFlow<()> {
+        let first = node * children;
+        let Some(seen) = self.seen.get_mut(first..) else {
+            return ControlFlow::Continue(());
+        };
+        let Some(seen) = seen.first_chunk_mut::<ROW>().filter(|_| children == ROW) else {
+            return self.few_leaves(first, children);
+        };
+        let leaves = &self.nodes.leaves;
+        let row: [u64; ROW] = leaves.load_row(node);
+        let news = bits(ROW, |index| row[index] != seen[index]);
+        // Pairs with the Release of the leaves: what was written before them is visible to who is told of them.
+        leaves.fence(Acquire);
+        let mut news = news & from_bit(self.from, first);
+        while news != 0 {
+            let index = news.trailing_zeros() as usize % ROW;
+            news &= news - 1;
+            seen[index] = row[index];
+            self.from = first + index + 1;
+            (self.visit)((first + index) as u32, row[index])?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The same where there is no whole row: in small trees, and at the end.
+    #[cold]
+    fn few_leaves(&mut self, first: usize, children: usize) -> ControlFlow<()> {
+        let end = (first + children).min(self.seen.len());
+        let first = first.max(self.from);
         let Some(seen) = self.seen.get_mut(first..end) else {
             return ControlFlow::Continue(());
         };
         for (leaf, seen) in (first..end).zip(seen) {
-            // Acquire: what was written before the generation is visible to who is told of it.
+            // Acquire: as for a row.
             let generation = self.nodes.leaves.load(leaf, Acquire);
             if generation != *seen {
                 *seen = generation;
@@ -219,4 +279,18 @@ impl<W: Window, F: FnMut(u32, u64) -> ControlFlow<()>> Descent<'_, W, F> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The set of those of `count` children, 64 at most, for which `is_news` holds.
+#[inline(always)]
+fn bits(count: usize, is_news: impl Fn(usize) -> bool) -> u64 {
+    (0..count).fold(0, |news, index| news | u64::from(is_news(index)) << index)
+}
+
+/// All but the children before `from`, where `first` is the first.
+#[inline(always)]
+fn from_bit(from: usize, first: usize) -> u64 {
+    u64::MAX
+        .checked_shl(from.saturating_sub(first) as u32)
+        .unwrap_or(0)
 }

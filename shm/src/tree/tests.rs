@@ -32,15 +32,16 @@ fn levels_start_on_lines_of_their_own() {
     for (leaves, levels, bytes) in [
         (1, 1, 64 + 64),
         (8, 1, 64 + 64),
-        (64, 1, 64 + 512),
-        (65, 2, 64 + 64 + 1024),
-        (2_000, 2, 64 + 256 + 16_384),
-        (4_096, 2, 64 + 512 + 32_768),
-        (65_536, 3, 64 + 128 + 8_192 + 524_288),
+        (16, 1, 64 + 128),
+        (17, 2, 64 + 64 + 256),
+        (64, 2, 64 + 64 + 512),
+        (2_000, 3, 64 + 64 + 1_024 + 16_384),
+        (4_096, 3, 64 + 128 + 2_048 + 32_768),
+        (65_536, 4, 64 + 128 + 2_048 + 32_768 + 524_288),
         (
             TreeLayout::MAX_LEAVES,
-            4,
-            64 + 512 + (4_096 + 262_144 + 16_777_216) * 8,
+            6,
+            64 + (16 + 256 + 4_096 + 65_536 + 1_048_576 + 16_777_216) * 8,
         ),
     ] {
         let layout = TreeLayout::new(leaves).unwrap();
@@ -89,7 +90,7 @@ fn an_idle_scan_is_one_load_and_a_clustered_one_looks_at_few_words() {
     }
     let before = counting.loads();
     assert_eq!(reported(&mut reader).len(), 16);
-    assert_eq!(counting.loads() - before, 1 + 64 + 64);
+    assert_eq!(counting.loads() - before, 1 + 16 + 16 + 16);
     assert_eq!(counting.stores(), 0);
 }
 
@@ -185,7 +186,7 @@ fn a_root_that_falls_hides_nothing() {
 #[test]
 fn a_hostile_tree_costs_a_bounded_scan() {
     let scans = if cfg!(miri) { 10 } else { 2_000 };
-    for leaves in [1, 64, 65, 300, 4_097] {
+    for leaves in [1, 16, 17, 300, 4_097] {
         if cfg!(miri) && leaves > 300 {
             continue;
         }

@@ -5,14 +5,14 @@
 //! have a read-only mapping, and there may be many.
 
 use std::hint::black_box;
+use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::time::Duration;
 
 use shmbus_benches::{Comparison, Contender, SetUpError, pin_to_first_processor};
 use shmbus_devices::clock::{Counter, Ticks};
-use shmbus_shm::{Access, SharedMemory, TreeLayout, TreeReader, TreeWriter, Writers};
-use std::os::fd::AsFd;
+use shmbus_shm::{Access, Mapped, SharedMemory, TreeLayout, TreeReader, TreeWriter, Writers};
 
 use super::OURS;
 
@@ -28,7 +28,7 @@ pub(super) fn comparison(bench: &'static str, changes: Changes) -> Comparison {
         "one thread finds 16 changed of 65,536; the peer has a flat bitmap",
         move || {
             pin_to_first_processor()?;
-            Ok(vec![tree(changes)?, bitmap(changes)?])
+            Ok(vec![tree(changes)?, bitmap(changes)])
         },
     )
 }
@@ -56,72 +56,91 @@ fn mixed(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
+/// Marks what changed, and finds it.
+trait Finder {
+    fn mark(&mut self, slot: u32);
+
+    /// Reports what was marked since.
+    fn find(&mut self, report: impl FnMut(u32));
+}
+
+struct Tree {
+    writer: TreeWriter<Mapped>,
+    reader: TreeReader<Mapped, Vec<u64>>,
+    generation: u64,
+}
+
 fn tree(changes: Changes) -> Result<Contender, SetUpError> {
     let layout = TreeLayout::new(SLOTS)?;
     let memory = SharedMemory::create("bench", layout.bytes() as u64, Writers::Creator)?;
     let descriptor = memory.as_fd().try_clone_to_owned()?;
     let peers = SharedMemory::from_peer(descriptor, memory.bytes(), Access::Read)?;
-    let mut writer = TreeWriter::create(memory.window(), layout)?;
-    let mut reader = TreeReader::new(peers.window(), layout, vec![0; SLOTS as usize])?;
-    let mut generation = 0;
-    let mark = move |slot| {
-        generation += 1;
-        writer.mark(slot, generation);
+    let tree = Tree {
+        writer: TreeWriter::create(memory.window(), layout)?,
+        reader: TreeReader::new(peers.window(), layout, vec![0; SLOTS as usize])?,
+        generation: 0,
     };
-    let find = move |found: &mut dyn FnMut(u32)| {
-        reader.changed(|slot, generation| {
-            black_box(generation);
-            found(slot);
-        });
-    };
-    Ok(finding(OURS, changes, mark, find))
+    Ok(finding(OURS, changes, tree))
 }
 
+impl Finder for Tree {
+    #[inline]
+    fn mark(&mut self, slot: u32) {
+        self.generation += 1;
+        self.writer.mark(slot, self.generation);
+    }
+
+    #[inline]
+    fn find(&mut self, mut report: impl FnMut(u32)) {
+        self.reader.changed(|slot, generation| {
+            black_box(generation);
+            report(slot);
+        });
+    }
+}
+
+/// Bits in a word of the bitmap.
 const BITS: usize = 64;
 
-fn bitmap(changes: Changes) -> Result<Contender, SetUpError> {
-    let bitmap: &'static [AtomicU64] = Vec::leak(
-        (0..SLOTS as usize / BITS)
-            .map(|_| AtomicU64::new(0))
-            .collect(),
-    );
-    let mark = |slot: u32| {
-        let slot = slot as usize;
-        bitmap[slot / BITS].fetch_or(1 << (slot % BITS), AcqRel);
-    };
-    let find = |found: &mut dyn FnMut(u32)| find_bits(bitmap, found);
-    Ok(finding("bitmap", changes, mark, find))
+struct Bitmap(Vec<AtomicU64>);
+
+fn bitmap(changes: Changes) -> Contender {
+    let words = 0..SLOTS as usize / BITS;
+    let bitmap = Bitmap(words.map(|_| AtomicU64::new(0)).collect());
+    finding("bitmap", changes, bitmap)
 }
 
-/// A line at a time, so that the usual case is a load and an OR a word.
-#[inline]
-fn find_bits(bitmap: &[AtomicU64], found: &mut dyn FnMut(u32)) {
-    let (lines, _) = bitmap.as_chunks::<8>();
-    for (line, words) in lines.iter().enumerate() {
-        let any = words.iter().fold(0, |any, word| any | word.load(Relaxed));
-        if any == 0 {
-            continue;
-        }
-        for (index, word) in words.iter().enumerate() {
-            if word.load(Relaxed) == 0 {
+impl Finder for Bitmap {
+    #[inline]
+    fn mark(&mut self, slot: u32) {
+        let slot = slot as usize;
+        self.0[slot / BITS].fetch_or(1 << (slot % BITS), AcqRel);
+    }
+
+    /// A line at a time, so that the usual case is a load and an OR for each word.
+    #[inline]
+    fn find(&mut self, mut report: impl FnMut(u32)) {
+        let (lines, _) = self.0.as_chunks::<8>();
+        for (line, words) in lines.iter().enumerate() {
+            if words.iter().fold(0, |any, word| any | word.load(Relaxed)) == 0 {
                 continue;
             }
-            let mut bits = word.swap(0, AcqRel);
-            while bits != 0 {
-                let bit = bits.trailing_zeros() as usize;
-                found(((line * 8 + index) * BITS + bit) as u32);
-                bits &= bits - 1;
+            for (index, word) in words.iter().enumerate() {
+                if word.load(Relaxed) == 0 {
+                    continue;
+                }
+                let mut bits = word.swap(0, AcqRel);
+                while bits != 0 {
+                    let bit = bits.trailing_zeros() as usize;
+                    report(((line * 8 + index) * BITS + bit) as u32);
+                    bits &= bits - 1;
+                }
             }
         }
     }
 }
 
-fn finding(
-    name: &'static str,
-    changes: Changes,
-    mut mark: impl FnMut(u32) + 'static,
-    mut find: impl FnMut(&mut dyn FnMut(u32)) + 'static,
-) -> Contender {
+fn finding(name: &'static str, changes: Changes, mut finder: impl Finder + 'static) -> Contender {
     let counter = Counter::detect();
     let nanoseconds = super::nanoseconds_of_a_tick(&counter);
     let mut scan = 0;
@@ -131,12 +150,11 @@ fn finding(
             scan += 1;
             let changed = changes(scan);
             for slot in changed {
-                mark(slot);
+                finder.mark(slot);
             }
-            let mut found = 0;
-            let mut sum = 0;
+            let (mut found, mut sum) = (0, 0);
             let before = counter.now();
-            find(&mut |slot| {
+            finder.find(|slot| {
                 found += 1;
                 sum += slot;
             });

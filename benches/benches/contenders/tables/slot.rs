@@ -13,12 +13,15 @@ use shmbus_shm::{Access, Entries, Field, Mapped, Records, SharedMemory, Window, 
 use super::{HONEST, Read, Write};
 
 /// As many as a table's slots have if nothing else is asked for.
-const COPIES: usize = 4;
+pub(super) const COPIES: usize = 4;
+
+/// The most that they can have: for readers of a writer that does not pause.
+pub(super) const MOST_COPIES: usize = 8;
 
 const COPIES_AT: usize = 64;
 
 const fn bytes(words: usize) -> usize {
-    COPIES_AT + COPIES * copy_stride(words)
+    COPIES_AT + MOST_COPIES * copy_stride(words)
 }
 
 /// A memory for a slot of `words` words that a companion may write to.
@@ -49,8 +52,8 @@ pub(super) fn read_only(memory: &SharedMemory, words: usize) -> Result<SharedMem
     peers_memory(descriptor, words, Access::Read)
 }
 
-fn copies<const N: usize>(window: &Mapped) -> Records<'_, Mapped> {
-    let records = Records::new(window, COPIES_AT, COPIES, copy_stride(N), N);
+fn copies<const N: usize, const C: usize>(window: &Mapped) -> Records<'_, Mapped> {
+    let records = Records::new(window, COPIES_AT, C, copy_stride(N), N);
     records.expect("the memory was made for them")
 }
 
@@ -74,13 +77,14 @@ impl<const N: usize> Slot<N> {
     }
 }
 
-pub(super) struct Writer<const N: usize> {
+/// `N` words, `C` copies.
+pub(super) struct Writer<const N: usize, const C: usize = COPIES> {
     slot: Slot<N>,
     cursor: WriteCursor,
     value: [u64; N],
 }
 
-impl<const N: usize> Writer<N> {
+impl<const N: usize, const C: usize> Writer<N, C> {
     pub(super) fn new(memory: &SharedMemory) -> Result<Self, SetUpError> {
         Ok(Self {
             slot: Slot::new(memory)?,
@@ -90,7 +94,7 @@ impl<const N: usize> Writer<N> {
     }
 }
 
-impl<const N: usize> Write for Writer<N> {
+impl<const N: usize, const C: usize> Write for Writer<N, C> {
     #[inline]
     fn write(&mut self, first: u64) {
         self.value[0] = first;
@@ -98,20 +102,21 @@ impl<const N: usize> Write for Writer<N> {
         let published = if N == 1 {
             SmallSlotWriter::new(&slot.word, 0, &slot.head).publish(&mut self.cursor, first)
         } else {
-            SlotWriter::new(copies::<N>(&slot.window), &slot.head)
+            SlotWriter::new(copies::<N, C>(&slot.window), &slot.head)
                 .publish(&mut self.cursor, black_box(&self.value))
         };
         black_box(published.expect("a slot's generations do not run out"));
     }
 }
 
-pub(super) struct Reader<const N: usize> {
+/// `N` words, `C` copies.
+pub(super) struct Reader<const N: usize, const C: usize = COPIES> {
     slot: Slot<N>,
     cursor: ReadCursor,
     value: [u64; N],
 }
 
-impl<const N: usize> Reader<N> {
+impl<const N: usize, const C: usize> Reader<N, C> {
     pub(super) fn new(memory: &SharedMemory) -> Result<Self, SetUpError> {
         Ok(Self {
             slot: Slot::new(memory)?,
@@ -121,7 +126,7 @@ impl<const N: usize> Reader<N> {
     }
 }
 
-impl<const N: usize> Read for Reader<N> {
+impl<const N: usize, const C: usize> Read for Reader<N, C> {
     #[inline]
     fn read(&mut self) -> Option<u64> {
         let slot = &self.slot;
@@ -133,7 +138,7 @@ impl<const N: usize> Read for Reader<N> {
                     generation
                 })
         } else {
-            SlotReader::new(copies::<N>(&slot.window), &slot.head)
+            SlotReader::new(copies::<N, C>(&slot.window), &slot.head)
                 .read(&mut self.cursor, &mut self.value)
         };
         match read {
@@ -149,7 +154,7 @@ impl<const N: usize> Read for Reader<N> {
     #[inline]
     fn poll(&mut self) -> Option<u64> {
         if N > 1 {
-            let copies = copies::<N>(&self.slot.window);
+            let copies = copies::<N, C>(&self.slot.window);
             if SlotReader::new(copies, &self.slot.head).is_unchanged(self.cursor) {
                 return None;
             }

@@ -12,6 +12,9 @@ use shmbus_shm::{Access, Field, Mapped, SharedMemory, Writers};
 use super::blackboard::{Board, unused_name};
 use super::{ICEORYX2, OURS, Read, Write, slot};
 
+/// A writer that waits for a line goes through several values at once when it comes: more copies survive that.
+const COPIES: usize = slot::MOST_COPIES;
+
 /// Values that are read in a repetition: twenty of them are slower than the figure.
 const VALUES: u64 = 20_000;
 
@@ -38,7 +41,7 @@ fn ours<const N: usize>(bench: &str) -> Result<Contender, SetUpError> {
         OURS,
         companion,
         Control::new(&control)?,
-        slot::Reader::<N>::new(&memory)?,
+        slot::Reader::<N, COPIES>::new(&memory)?,
     )
 }
 
@@ -63,7 +66,7 @@ fn companion<const N: usize>(session: Session) -> Result<(), SetUpError> {
         return session.serve(writing);
     }
     let memory = slot::peers_memory(session.descriptor(1)?, N, Access::ReadWrite)?;
-    let writing = writing(control, slot::Writer::<N>::new(&memory)?);
+    let writing = writing(control, slot::Writer::<N, COPIES>::new(&memory)?);
     session.serve(writing)
 }
 
