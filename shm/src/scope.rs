@@ -96,7 +96,7 @@ impl Scope for Dma {
 
     #[inline(always)]
     fn fence(order: Ordering) {
-        Smp::fence(order);
+        core::sync::atomic::fence(order);
     }
 
     #[inline(always)]

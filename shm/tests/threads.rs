@@ -1,13 +1,13 @@
 //! The slot kernel between threads: for Miri and ThreadSanitizer, and for the processor.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::thread;
 
 use shmbus_shm::slot::{
     Epoch, ReadCursor, ReadError, SlotReader, SlotWriter, WriteCursor, copy_stride,
 };
-use shmbus_shm::{Field, Mapped, Records, heap};
+use shmbus_shm::{Field, Mapped, Records, Window, heap};
 
 const READERS: usize = 2;
 
@@ -106,4 +106,46 @@ fn four_copies_of_a_line() {
 #[test]
 fn eight_copies_that_the_assembler_moves() {
     writer_and_readers(8, 512);
+}
+
+/// Two threads store a word each and load the other's, with a full fence between: at least one finds the other's.
+#[test]
+fn a_full_fence_orders_a_store_before_a_load() {
+    const ROUNDS: u64 = if cfg!(miri) { 20 } else { 150_000 };
+    let window = heap(256);
+    let words = [0, 128].map(|offset| Field::<u64, Mapped>::new(&window, offset).unwrap());
+    let found = [0, 1].map(|_| AtomicU64::new(0));
+    let begun = AtomicU64::new(0);
+    let await_all = |count| {
+        while begun.load(Acquire) < count {
+            // As close together as can be, unless the other has no processor.
+            for _ in 0..1000 {
+                if begun.load(Acquire) >= count {
+                    return;
+                }
+            }
+            thread::yield_now();
+        }
+    };
+    let side = |own: usize| {
+        for round in 1..=ROUNDS {
+            // Both begin a round together, and none before the other has looked at the last one's outcome.
+            begun.fetch_add(1, AcqRel);
+            await_all(4 * round - 2);
+            words[own].store(round, Relaxed);
+            window.fence(SeqCst);
+            found[own].store(words[1 - own].load(Relaxed), Release);
+            begun.fetch_add(1, AcqRel);
+            await_all(4 * round);
+            let [one, other] = [0, 1].map(|side: usize| found[side].load(Acquire));
+            assert!(
+                one == round || other == round,
+                "round {round}: {one} {other}"
+            );
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| side(1));
+        side(0);
+    });
 }

@@ -80,6 +80,10 @@ pub struct TimerDriver<W: Window> {
 
 /// The host's table, which is there once the device is activated.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a driver has one, and without it does nothing"
+)]
 enum Expirations<W: Window> {
     Awaited {
         window: W,

@@ -211,12 +211,13 @@ impl<W: Window, F: FnMut(u32, u64) -> ControlFlow<()>> Descent<'_, W, F> {
         let bits_a_level = self.nodes.layout.shift(self.nodes.layout.levels() - 1);
         let first = node * children;
         let since = self.since;
+        let has_news = |stamp: u64| stamp > since;
         let news = if children == ROW {
             let row: [u64; ROW] = stamps.load_row(node);
-            bits(ROW, |index| row[index] > since)
+            bits(ROW, |index| has_news(row[index]))
         } else {
             bits(children, |index| {
-                stamps.load(first + index, Relaxed) > since
+                has_news(stamps.load(first + index, Relaxed))
             })
         };
         // Of the nodes that the scan began in the middle of, what lies before is done.
