@@ -48,7 +48,7 @@ fn the_sender_reads_the_armed_word_only_and_once() {
         (of_tree.loads(), of_armed.loads(), of_armed.stores()),
         (0, 100, 0)
     );
-    assert_eq!(of_tree.stores() - formatted, 300);
+    assert_eq!(of_tree.stores() - formatted, 400);
     let counts = sender.counts();
     assert_eq!((counts.sent, counts.suppressed), (0, 100));
 }

@@ -114,7 +114,7 @@ fn a_read_gives_as_many_words_as_both_sides_have() {
 
 #[test]
 fn publishing_loads_nothing_and_stores_a_fixed_number_of_words() {
-    for (slots, slot_bytes, stores) in [(1, 8, 1 + 2), (64, 64, 8 + 2 + 2), (65, 64, 8 + 2 + 3)] {
+    for (slots, slot_bytes, stores) in [(1, 8, 1 + 2), (16, 64, 8 + 2 + 2), (17, 64, 8 + 2 + 3)] {
         let layout = TableLayout::new(slots, slot_bytes).unwrap();
         let counting = Counting::default();
         let window = Probed::new(heap(layout.bytes()), counting.clone());
