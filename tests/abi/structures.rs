@@ -167,7 +167,7 @@ fn directories_have_the_layout_told_of() {
         &contents(&window.narrow(0, 64).unwrap()),
         &[
             ("magic: `shmbusdr`", u64::from_le_bytes(*b"shmbusdr")),
-            ("version: 1", 1),
+            ("version: 2", 2),
             ("entries: 1 to 65536", 16),
             ("entry bytes: 120", 120),
             ("copies of an entry: 4", 4),
@@ -375,7 +375,7 @@ fn doorbells_have_the_layout_told_of() {
         &contents(&receivers),
         &[("armed", 4 + 1)],
     );
-    let leaf = senders.narrow(64 + 8 * 9, 8).unwrap();
+    let leaf = senders.narrow(128 + 8 * 9, 8).unwrap();
     assert_eq!(
         contents(&leaf),
         4_u64.to_le_bytes(),
