@@ -86,7 +86,8 @@ impl Timers {
                     assert_eq!(expiration.deadline_ns, deadline_ns);
                     assert!(waiting.remove(&timer), "timer {timer} fired twice");
                 });
-                polled.unwrap();
+                let notify = polled.unwrap();
+                self.guest.signal(device, role::DEADLINES, notify);
             }
         }
     }

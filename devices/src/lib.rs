@@ -10,6 +10,7 @@ pub mod clock;
 mod counters;
 mod device;
 pub mod intc;
+pub mod lane;
 pub mod net;
 mod ring_state;
 pub mod timer;

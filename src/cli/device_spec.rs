@@ -1,9 +1,11 @@
-//! `KIND[:COUNT][,ring=FORMAT][,lines=N]`, as `host --device` takes it.
+//! `KIND[:COUNT][,OPTION=VALUE]...`, as `host --device` takes it.
 
 use std::str::FromStr;
 
+use shmbus::devices::lane::{Carrier, Reading, RingCarrier};
+use shmbus::devices::timer::device::MOST_VCPUS;
 use shmbus::ring::RingKind;
-use shmbus::shm::RingFormat;
+use shmbus::shm::{RegionKind, RingFormat};
 use shmbus::table::TableLayout;
 use shmbus_virtio::DeviceId;
 
@@ -16,6 +18,10 @@ pub(crate) struct DeviceSpec {
     pub(crate) count: u16,
     /// What their rings are, if they have rings.
     pub(crate) rings: RingKind,
+    /// What carries their values, if these can be carried over tables or rings.
+    pub(crate) carrier: Carrier,
+    /// How many virtual CPUs each guest has.
+    pub(crate) vcpus: u16,
     /// How many lines each guest has, if they are interrupt controllers.
     pub(crate) lines: u32,
 }
@@ -27,16 +33,26 @@ pub(crate) enum DeviceSpecError {
     Kind { found: String },
     #[error("expected a count from 1 to {MOST}, found {found:?}")]
     Count { found: String },
-    #[error("expected ring=FORMAT or lines=N, once, found {found:?}")]
+    #[error(
+        "expected one of the options over, ring, size, vcpus and lines with a value, found {found:?}"
+    )]
     Option { found: String },
+    #[error("the option {name} is given twice")]
+    Twice { name: String },
+    #[error("expected over=table, over=ring-every or over=ring-last, found {found:?}")]
+    Over { found: String },
+    #[error("a {format} ring cannot have {found:?} entries")]
+    Size { format: RingKind, found: String },
+    #[error("expected a number of virtual CPUs from 1 to {most}, found {found:?}", most = MOST_VCPUS)]
+    Vcpus { found: String },
     #[error("expected lines from 1 to {most}, found {found:?}", most = TableLayout::MAX_SLOTS)]
     Lines { found: String },
-    #[error("a {kind} device has no lines")]
-    NoLines { kind: DeviceId },
     #[error(transparent)]
     Ring(#[from] UnknownFormat),
-    #[error("a {kind} device has tables and no rings")]
-    NoRings { kind: DeviceId },
+    #[error("{name} is no option of a {kind} device over tables")]
+    OverTables { name: &'static str, kind: DeviceId },
+    #[error("{name} is no option of a {kind} device")]
+    NoOption { name: &'static str, kind: DeviceId },
     #[error("there is one net device on a bus: its switch has a port for each guest")]
     OneNet,
 }
@@ -44,15 +60,139 @@ pub(crate) enum DeviceSpecError {
 /// How many devices of a kind a bus takes.
 const MOST: u16 = 10_000;
 
+/// Entries of a twin's rings, unless it is said.
+const SIZE: u16 = 256;
+
 /// Lines of an interrupt controller, for each guest, if nothing is said.
 const LINES: u32 = 256;
+
+/// The options, as they are written.
+#[derive(Default)]
+struct Options<'a> {
+    over: Option<&'a str>,
+    ring: Option<&'a str>,
+    size: Option<&'a str>,
+    vcpus: Option<&'a str>,
+    lines: Option<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(text: Option<&'a str>) -> Result<Self, DeviceSpecError> {
+        let mut options = Self::default();
+        for option in text.into_iter().flat_map(|text| text.split(',')) {
+            let unknown = || DeviceSpecError::Option {
+                found: option.to_owned(),
+            };
+            let (name, value) = option.split_once('=').ok_or_else(unknown)?;
+            let place = match name {
+                "over" => &mut options.over,
+                "ring" => &mut options.ring,
+                "size" => &mut options.size,
+                "vcpus" => &mut options.vcpus,
+                "lines" => &mut options.lines,
+                _ => return Err(unknown()),
+            };
+            if place.replace(value).is_some() {
+                return Err(DeviceSpecError::Twice {
+                    name: name.to_owned(),
+                });
+            }
+        }
+        Ok(options)
+    }
+
+    fn refuse(
+        kind: DeviceId,
+        options: &[(&'static str, Option<&str>)],
+    ) -> Result<(), DeviceSpecError> {
+        let given = options.iter().find(|(_, value)| value.is_some());
+        match given {
+            Some(&(name, _)) => Err(DeviceSpecError::NoOption { name, kind }),
+            None => Ok(()),
+        }
+    }
+
+    fn rings(&self) -> Result<RingKind, DeviceSpecError> {
+        match self.ring {
+            Some(name) => Ok(ring_kind(name)?),
+            None => Ok(RingKind::plain(RingFormat::Split)),
+        }
+    }
+
+    fn carrier(&self, device: DeviceId) -> Result<Carrier, DeviceSpecError> {
+        let reading = match self.over {
+            None | Some("table") => {
+                for (name, option) in [("ring", self.ring), ("size", self.size)] {
+                    if option.is_some() {
+                        let kind = device;
+                        return Err(DeviceSpecError::OverTables { name, kind });
+                    }
+                }
+                return Ok(Carrier::Table);
+            }
+            Some("ring-every") => Reading::Every,
+            Some("ring-last") => Reading::Last,
+            Some(found) => {
+                return Err(DeviceSpecError::Over {
+                    found: found.to_owned(),
+                });
+            }
+        };
+        let kind = self.rings()?;
+        let format = kind.format;
+        let size = match self.size {
+            None => SIZE,
+            Some(found) => found
+                .parse()
+                .ok()
+                .filter(|&size| RegionKind::Ring { format, size }.validate(0).is_ok())
+                .ok_or_else(|| DeviceSpecError::Size {
+                    format: kind,
+                    found: found.to_owned(),
+                })?,
+        };
+        Ok(Carrier::Ring(RingCarrier {
+            kind,
+            size,
+            reading,
+        }))
+    }
+
+    fn lines(&self) -> Result<u32, DeviceSpecError> {
+        let Some(found) = self.lines else {
+            return Ok(LINES);
+        };
+        found
+            .parse()
+            .ok()
+            .filter(|lines| (1..=TableLayout::MAX_SLOTS).contains(lines))
+            .ok_or_else(|| DeviceSpecError::Lines {
+                found: found.to_owned(),
+            })
+    }
+
+    fn vcpus(&self) -> Result<u16, DeviceSpecError> {
+        let Some(found) = self.vcpus else {
+            return Ok(1);
+        };
+        found
+            .parse()
+            .ok()
+            .filter(|vcpus| (1..=MOST_VCPUS).contains(vcpus))
+            .ok_or_else(|| DeviceSpecError::Vcpus {
+                found: found.to_owned(),
+            })
+    }
+}
 
 impl FromStr for DeviceSpec {
     type Err = DeviceSpecError;
 
     fn from_str(text: &str) -> Result<Self, DeviceSpecError> {
-        let mut parts = text.split(',');
-        let devices = parts.next().unwrap_or_default();
+        let (devices, options) = match text.split_once(',') {
+            Some((devices, options)) => (devices, Some(options)),
+            None => (text, None),
+        };
         let (name, count) = devices.split_once(':').unwrap_or((devices, "1"));
         let kind = [
             DeviceId::NET,
@@ -72,43 +212,35 @@ impl FromStr for DeviceSpec {
             .ok_or_else(|| DeviceSpecError::Count {
                 found: count.to_owned(),
             })?;
-        let (mut rings, mut lines) = (None, None);
-        for option in parts {
-            match option.split_once('=') {
-                Some(("ring", _)) if kind != DeviceId::NET => {
-                    return Err(DeviceSpecError::NoRings { kind });
-                }
-                Some(("ring", format)) if rings.is_none() => rings = Some(ring_kind(format)?),
-                Some(("lines", _)) if kind != DeviceId::INTC => {
-                    return Err(DeviceSpecError::NoLines { kind });
-                }
-                Some(("lines", number)) if lines.is_none() => lines = Some(lines_of(number)?),
-                _ => {
-                    return Err(DeviceSpecError::Option {
-                        found: option.to_owned(),
-                    });
-                }
-            }
-        }
         if kind == DeviceId::NET && count != 1 {
             return Err(DeviceSpecError::OneNet);
+        }
+        let options = Options::parse(options)?;
+        let mut carrier = Carrier::Table;
+        if kind == DeviceId::TIMER {
+            carrier = options.carrier(kind)?;
+        } else {
+            let Options { over, size, .. } = options;
+            Options::refuse(kind, &[("over", over), ("size", size)])?;
+        }
+        if ![DeviceId::NET, DeviceId::TIMER].contains(&kind) {
+            Options::refuse(kind, &[("ring", options.ring)])?;
+        }
+        if kind != DeviceId::TIMER {
+            Options::refuse(kind, &[("vcpus", options.vcpus)])?;
+        }
+        if kind != DeviceId::INTC {
+            Options::refuse(kind, &[("lines", options.lines)])?;
         }
         Ok(Self {
             kind,
             count,
-            rings: rings.unwrap_or(RingKind::plain(RingFormat::Split)),
-            lines: lines.unwrap_or(LINES),
+            rings: options.rings()?,
+            carrier,
+            vcpus: options.vcpus()?,
+            lines: options.lines()?,
         })
     }
-}
-
-fn lines_of(number: &str) -> Result<u32, DeviceSpecError> {
-    let lines = number.parse().ok();
-    lines
-        .filter(|lines| (1..=TableLayout::MAX_SLOTS).contains(lines))
-        .ok_or_else(|| DeviceSpecError::Lines {
-            found: number.to_owned(),
-        })
 }
 
 #[cfg(test)]
@@ -132,6 +264,31 @@ mod tests {
         );
         let in_order = RingKind::in_order(RingFormat::Split);
         assert_eq!(rings("net,ring=split-inorder"), in_order);
+    }
+
+    #[test]
+    fn parses_what_carries_a_device_s_values() {
+        let carrier = |text: &str| text.parse::<DeviceSpec>().unwrap().carrier;
+        assert_eq!(carrier("timer"), Carrier::Table);
+        assert_eq!(carrier("timer:7,over=table"), Carrier::Table);
+        let twin = |kind, size, reading| {
+            Carrier::Ring(RingCarrier {
+                kind,
+                size,
+                reading,
+            })
+        };
+        let split = RingKind::plain(RingFormat::Split);
+        assert_eq!(
+            carrier("timer,over=ring-every"),
+            twin(split, SIZE, Reading::Every)
+        );
+        let packed = RingKind::in_order(RingFormat::Packed);
+        assert_eq!(
+            carrier("timer,size=3,over=ring-last,ring=packed-inorder"),
+            twin(packed, 3, Reading::Last)
+        );
+        assert_eq!("timer,vcpus=4".parse::<DeviceSpec>().unwrap().vcpus, 4);
     }
 
     #[test]
@@ -160,6 +317,14 @@ mod tests {
             "intc,lines=65537",
             "intc,lines=4,lines=4",
             "intc,ring=split",
+            "timer,size=16",
+            "timer,over=ring",
+            "timer,over=ring-last,size=3",
+            "timer,over=ring-last,size=0",
+            "timer,over=ring-last,over=table",
+            "timer,vcpus=0",
+            "clock,vcpus=2",
+            "net,over=ring-last",
         ] {
             assert!(text.parse::<DeviceSpec>().is_err(), "{text}");
         }

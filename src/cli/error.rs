@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use shmbus::devices::ActivateError;
 use shmbus::devices::clock::{CalibrationError, ClockError};
 use shmbus::devices::intc::IntcError;
+use shmbus::devices::lane::OutletError;
 use shmbus::devices::net::app::fetch::FetchError;
 use shmbus::devices::net::app::serve::ServerError;
 use shmbus::devices::net::pcap::CaptureError;
 use shmbus::devices::net::tap::TapError;
 use shmbus::devices::timer::TimerFault;
-use shmbus::table::TableError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -68,7 +68,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Clock(#[from] ClockError),
     #[error("the timer: {0}")]
-    Deadline(#[from] TableError),
+    Deadline(#[from] OutletError),
     #[error("the timer device: {0}")]
     Timer(#[from] TimerFault),
     #[error("the interrupt controller has {lines} lines; there is no line {line}")]

@@ -7,7 +7,7 @@ use shmbus::devices::intc::device::IntcDevice;
 use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
 use shmbus::devices::net::tap::Tap;
-use shmbus::devices::timer::device::TimerDevice;
+use shmbus::devices::timer::device::{TimerDevice, TimerOptions};
 use shmbus::ring::RingKind;
 use shmbus::virtio::DeviceId;
 
@@ -15,7 +15,7 @@ use super::args::HostArgs;
 use super::error::CliError;
 use super::stop::Stop;
 
-/// Timers of each timer device, for each guest.
+/// Timers of each timer device, for each virtual CPU of each guest.
 const TIMERS: u32 = 16;
 
 pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
@@ -35,7 +35,12 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
             }
             DeviceId::TIMER => {
                 for _ in 0..spec.count {
-                    builder = builder.device(TimerDevice::new(TIMERS).map_err(CliError::device)?);
+                    let timer = TimerDevice::with(TimerOptions {
+                        vcpus: spec.vcpus,
+                        timers: TIMERS,
+                        carrier: spec.carrier,
+                    });
+                    builder = builder.device(timer.map_err(CliError::device)?);
                 }
             }
             DeviceId::INTC => {

@@ -153,8 +153,9 @@ fn print_guest(out: &mut impl Write, guest: &GuestView) -> io::Result<()> {
         let show = |ns: Option<u64>| ns.map_or("-".to_owned(), |ns| ns.to_string());
         writeln!(
             out,
-            "  timer  {:>5}.{:<4} set {} times; deadline {} ns, last expired {} ns",
+            "  timer  {:>5}.{}.{:<4} set {} times; deadline {} ns, last expired {} ns",
             timer.device,
+            timer.vcpu,
             timer.slot,
             timer.set,
             show(timer.deadline_ns),

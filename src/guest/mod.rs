@@ -394,16 +394,33 @@ impl Guest {
     }
 }
 
-/// The driver of a timer device, which is activated.
+/// The driver of a timer device, which is activated: that of virtual CPU 0. The others' timers stay off.
 ///
 /// # Errors
 ///
 /// [`GuestError`].
 pub fn timer_driver(guest: &mut Guest, device: u32) -> Result<TimerDriver<Mapped>, GuestError> {
-    let timer = shmbus_devices::timer::device::attach(&guest.regions(device))
-        .map_err(|source| GuestError::Driver { device, source })?;
-    guest.activate(device, Features::VERSION_1)?;
-    Ok(timer)
+    let mut drivers = timer_drivers(guest, device)?;
+    // There is one at least.
+    Ok(drivers.swap_remove(0))
+}
+
+/// The drivers of a timer device, which is activated, one for each virtual CPU: each may go to the thread that runs it.
+///
+/// # Errors
+///
+/// [`GuestError`].
+pub fn timer_drivers(
+    guest: &mut Guest,
+    device: u32,
+) -> Result<Vec<TimerDriver<Mapped>>, GuestError> {
+    let offer = guest.offer(device)?;
+    let features = shmbus_devices::lane::accepted(offer.offered());
+    let drivers =
+        shmbus_devices::timer::device::attach(&guest.regions(device), &offer.config, features)
+            .map_err(|source| GuestError::Driver { device, source })?;
+    guest.activate(device, features)?;
+    Ok(drivers)
 }
 
 /// The driver of an interrupt controller, which is activated. All lines are masked.

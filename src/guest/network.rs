@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use shmbus_devices::clock::{ClockError, ClockKind, ClockReader, Reading};
+use shmbus_devices::lane::OutletError;
 use shmbus_devices::net::app::{self, Application};
 use shmbus_devices::net::config::{ConfigError, NetConfig};
 use shmbus_devices::net::driver::NetDriver;
@@ -14,10 +15,9 @@ use shmbus_devices::net::stack::{Stack, StackConfig, StackConfigError, StackCoun
 use shmbus_devices::timer::{DriverCounters, TimerDriver, TimerFault};
 use shmbus_devices::{net, timer};
 use shmbus_ring::any::DriverRing;
-use shmbus_shm::Mapped;
+use shmbus_shm::{Mapped, Notify};
 use shmbus_signal::os::Token;
 use shmbus_signal::suppress::SenderCounts;
-use shmbus_table::TableError;
 use shmbus_virtio::{DeviceId, DeviceStatus};
 
 use super::{Guest, GuestError, GuestEvent};
@@ -57,7 +57,7 @@ pub enum NetworkError {
     Clock(#[from] ClockError),
     /// A deadline cannot be set.
     #[error("the timer: {0}")]
-    Deadline(#[from] TableError),
+    Deadline(#[from] OutletError),
     /// The timer device broke the rules.
     #[error("the timer device: {0}")]
     Timer(#[from] TimerFault),
@@ -290,16 +290,25 @@ impl Network {
 
     /// The stack's next poll time is the deadline: it supersedes what was set before, and costs nothing if it is that.
     fn set_timer(&mut self, slot: u32, deadline: Option<Duration>) -> Result<(), NetworkError> {
-        let notify = match deadline {
+        let outcome = match deadline {
             Some(at) => {
                 let at_ns = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-                self.timer.set(slot, at_ns)?
+                self.timer.set(slot, at_ns)
             }
-            None => self.timer.cancel(slot)?,
+            None => self.timer.cancel(slot),
         };
+        match outcome {
+            Ok(notify) => self.signal_timer(notify),
+            // A twin's: the host signals when there is room, and the turn after that sets the timer again.
+            Err(OutletError::Full) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn signal_timer(&mut self, notify: Notify) {
         self.guest
             .signal(self.timer_device, timer::device::role::DEADLINES, notify);
-        Ok(())
     }
 
     fn take_events(&mut self) -> Result<Option<Ended>, NetworkError> {
@@ -307,7 +316,8 @@ impl Network {
             match event {
                 GuestEvent::Signalled { device, .. } if device == self.timer_device => {
                     // That the stack's time has come is all there is to know: the next turn looks at the clock.
-                    self.timer.poll(|_| {})?;
+                    let notify = self.timer.poll(|_| {})?;
+                    self.signal_timer(notify);
                 }
                 // The next turn polls the queues.
                 GuestEvent::Signalled { .. } => {}

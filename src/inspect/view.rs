@@ -93,9 +93,12 @@ pub struct GuestDeviceView {
 pub struct TimerView {
     /// The device.
     pub device: u32,
+    /// The guest's virtual CPU.
+    pub vcpu: u16,
     /// The timer's number.
     pub slot: u32,
-    /// What it is set to, in nanoseconds of the bus's monotonic clock; none if cancelled.
+    /// What it is set to, in nanoseconds of the bus's monotonic clock, a periodic one for the first time; none if
+    /// cancelled.
     pub deadline_ns: Option<u64>,
     /// How often it was set.
     pub set: u64,
@@ -198,32 +201,38 @@ impl GuestView {
     }
 }
 
-/// A guest's timers that were ever set.
+/// A guest's timers that were ever set. A twin over rings has no tables to look at.
 fn timers(device: u32, regions: &RegionSet) -> Vec<TimerView> {
-    let table = |role| regions.get(Some(device), role).map(|(_, window)| window);
-    let deadlines = table(timer::device::role::DEADLINES).map(attach_table::<Deadline>);
-    let expirations = table(timer::device::role::EXPIRATIONS).map(attach_table::<Expiration>);
-    let Some(Ok(mut deadlines)) = deadlines else {
-        return Vec::new();
+    let vcpus = 0..timer::device::MOST_VCPUS;
+    vcpus
+        .map_while(|vcpu| timers_of_vcpu(device, vcpu, regions))
+        .flatten()
+        .collect()
+}
+
+fn timers_of_vcpu(device: u32, vcpu: u16, regions: &RegionSet) -> Option<Vec<TimerView>> {
+    use timer::device::role;
+    let table = |role: u16| {
+        let role = role + vcpu * role::OF_VCPU;
+        regions.get(Some(device), role).map(|(_, window)| window)
     };
+    let mut deadlines = attach_table::<Deadline>(table(role::DEADLINES)?).ok()?;
+    let expirations = table(role::EXPIRATIONS).map(attach_table::<Expiration>);
     let mut expirations = expirations.and_then(Result::ok);
     let slots = deadlines.table().layout().slots();
-    (0..slots)
-        .filter_map(|slot| {
-            let (deadline, generation) = deadlines.read(slot).ok()?;
-            let expired = expirations.as_mut().and_then(|table| table.read(slot).ok());
-            Some(TimerView {
-                device,
-                slot,
-                deadline_ns: match deadline {
-                    Deadline::At(ns) => Some(ns),
-                    Deadline::Cancelled => None,
-                },
-                set: generation.count(),
-                expired_ns: expired.map(|(expiration, _)| expiration.deadline_ns),
-            })
+    let set = (0..slots).filter_map(|slot| {
+        let (deadline, generation) = deadlines.read(slot).ok()?;
+        let expired = expirations.as_mut().and_then(|table| table.read(slot).ok());
+        Some(TimerView {
+            device,
+            vcpu,
+            slot,
+            deadline_ns: deadline.nth_ns(1),
+            set: generation.count(),
+            expired_ns: expired.map(|(expiration, _)| expiration.deadline_ns),
         })
-        .collect()
+    });
+    Some(set.collect())
 }
 
 impl From<&Region> for RegionView {

@@ -1,25 +1,29 @@
 //! What the device types lay out.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 
-use shmbus_devices::Device;
 use shmbus_devices::clock::{
     Answer, ClockKind, ClockSample, ClockStatus, CounterDomain, CounterNotice, CounterTransform,
     Leap, Question, Rate, TransformSource, VMCLOCK_BYTES, VmclockPage,
 };
 use shmbus_devices::intc::{Control, LinePriority, Wire};
+use shmbus_devices::lane::{Carrier, Lane, Reading, RingCarrier};
 use shmbus_devices::net::config::{DEFAULT_MTU, MAX_MTU, NetConfig};
 use shmbus_devices::net::device::NetDevice;
 use shmbus_devices::net::mac_address::MacAddress;
 use shmbus_devices::net::queues::QueueMemory;
-use shmbus_devices::timer::{Deadline, Expiration};
-use shmbus_ring::{any, split};
+use shmbus_devices::timer::device::{TimerDevice, TimerOptions};
+use shmbus_devices::timer::{Deadline, Expiration, TimerDriver, TimerLanes};
+use shmbus_devices::{Device, SessionId};
+use shmbus_ring::{RingKind, any, split};
 use shmbus_shm::{RegionKind, RingFormat, Section};
 use shmbus_table::{Generation, Value};
 
 use crate::document::{
-    check_examples, check_numbers, check_payload, check_structure, contents, nth_table, number,
-    table, to_bytes,
+    DocTable, check_examples, check_numbers, check_payload, check_structure, contents, nth_table,
+    number, table, to_bytes,
 };
 
 #[test]
@@ -261,12 +265,21 @@ fn clocks_have_the_numbers_told_of() {
 fn timers_have_the_payloads_told_of() {
     check_payload(
         &nth_table("Timer", "offset", 0),
-        &Deadline::At(0x0102),
-        &[("state: 0 off, 1 armed", 1), ("deadline", 0x0102)],
+        &Deadline::Periodic {
+            first_ns: 0x0102,
+            period_ns: NonZeroU64::new(0x0304).unwrap(),
+        },
+        &[
+            ("state: 0 off, 1 armed, 2 periodic", 2),
+            ("deadline", 0x0102),
+            ("period", 0x0304),
+        ],
     );
     let mut off = [0; Deadline::WORDS];
     Deadline::Cancelled.encode(&mut off);
     assert_eq!(off, [0; Deadline::WORDS]);
+    Deadline::At(7).encode(&mut off);
+    assert_eq!(off, [1, 7, 0]);
     let answers = Generation::from_word(0x0001_0000_0000_0007).unwrap();
     check_payload(
         &nth_table("Timer", "offset", 1),
@@ -274,11 +287,96 @@ fn timers_have_the_payloads_told_of() {
             answers,
             deadline_ns: 0x0102,
             fired_ns: 0x0304,
+            count: NonZeroU64::new(0x0506).unwrap(),
         },
         &[
             ("generation", 0x0001_0000_0000_0007),
-            ("that deadline", 0x0102),
+            ("due", 0x0102),
             ("when the host fired it", 0x0304),
+            ("count", 0x0506),
+        ],
+    );
+
+    let ring = RingCarrier {
+        kind: RingKind::plain(RingFormat::Split),
+        size: 4,
+        reading: Reading::Last,
+    };
+    for (carrier, number) in [(Carrier::Table, 0), (Carrier::Ring(ring), 2)] {
+        let options = TimerOptions {
+            vcpus: 3,
+            timers: 5,
+            carrier,
+        };
+        let mut device = TimerDevice::with(options).unwrap();
+        let config = device.config(SessionId(1));
+        assert_eq!(config, [3, number, 5, 0, 0, 0, 0, 0]);
+        if number != 0 {
+            check_structure(
+                &nth_table("Timer", "offset", 2),
+                &to_bytes(&config),
+                &[
+                    ("virtual CPUs", 3),
+                    ("carrier: 0 tables, 1 rings of which every", 2),
+                    ("timers", 5),
+                ],
+            );
+        }
+        let roles = device.regions().iter().map(|region| region.role).max();
+        assert!((2 * 16..3 * 16).contains(&roles.unwrap()));
+    }
+}
+
+#[test]
+fn lanes_over_rings_have_the_elements_told_of() {
+    let ring = RingCarrier {
+        kind: RingKind::plain(RingFormat::Split),
+        size: 4,
+        reading: Reading::Last,
+    };
+    let told = table("Lanes over rings", "payload bytes of a twin").rows;
+    let strides = told.iter().map(|row| (number(row[0]), number(row[2])));
+    let strides: BTreeMap<u64, u64> = strides.collect();
+    let device = TimerDevice::with(TimerOptions {
+        vcpus: 1,
+        timers: 2,
+        carrier: Carrier::Ring(ring),
+    });
+    let regions = device.unwrap().regions();
+    for (role, words) in [(4, Deadline::WORDS), (7, Expiration::WORDS)] {
+        let region = regions.iter().find(|region| region.role == role).unwrap();
+        let stride = strides[&(8 * words as u64)];
+        let params = [stride, ring.size.into()];
+        assert_eq!(region.kind, RegionKind::Raw { params });
+        assert_eq!(region.bytes as u64, stride * u64::from(ring.size));
+    }
+
+    // The first deadline that a guest sends lies at the start of its elements.
+    let lanes = TimerLanes::on_heap(Carrier::Ring(ring), 0x0200).unwrap();
+    let mut driver = TimerDriver::new(lanes.clone(), 0x0200).unwrap();
+    let _ = driver.set(0x0102, 0x0304).unwrap();
+    let Lane::Ring(deadlines) = lanes.deadlines else {
+        panic!("it was asked for");
+    };
+    let mut element = contents(&deadlines.buffers);
+    element.truncate(24);
+    check_structure(
+        &DocTable {
+            rows: table("Lanes over rings", "offset")
+                .rows
+                .into_iter()
+                .map(|mut row| {
+                    row[1] = row[1].trim_end_matches("[payload]");
+                    row
+                })
+                .collect(),
+            ..table("Lanes over rings", "offset")
+        },
+        &element,
+        &[
+            ("slot", 0x0102),
+            ("generation", 1 << 48 | 1),
+            ("payload", 1),
         ],
     );
 }

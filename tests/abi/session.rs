@@ -12,9 +12,10 @@ use shmbus_devices::clock::{
 };
 use shmbus_devices::intc::device::IntcDevice;
 use shmbus_devices::intc::{Control, Wire};
+use shmbus_devices::lane::{Carrier, Reading, RingCarrier};
 use shmbus_devices::net::config::DEFAULT_MTU;
 use shmbus_devices::net::device::NetDevice;
-use shmbus_devices::timer::device::TimerDevice;
+use shmbus_devices::timer::device::{TimerDevice, TimerOptions};
 use shmbus_devices::timer::{Deadline, Expiration};
 use shmbus_devices::{CONFIG_WORDS, COUNTERS, RingState, counter_names};
 use shmbus_ring::{Positions, RingKind};
@@ -53,6 +54,35 @@ fn a_running_bus_has_the_regions_told_of() {
     }
 }
 
+fn timer_twin(kind: RingKind) -> TimerDevice {
+    let options = TimerOptions {
+        vcpus: 1,
+        timers: 3,
+        carrier: Carrier::Ring(RingCarrier {
+            kind,
+            size: 8,
+            reading: Reading::Last,
+        }),
+    };
+    TimerDevice::with(options).unwrap()
+}
+
+/// The regions of a twin, which the document lists once for all formats; a test names those of packed and tagged rings
+/// alike.
+fn as_rings_of(format: RingFormat, told: BTreeSet<RegionOf>) -> BTreeSet<RegionOf> {
+    let ring = match format {
+        RingFormat::Split => "Split ring",
+        RingFormat::Packed | RingFormat::Tagged => "Packed ring",
+    };
+    told.into_iter()
+        .filter(|(_, memory, _)| format != RingFormat::Split || memory != "COMMON")
+        .map(|(role, memory, kind)| match kind.as_str() {
+            "ring" => (role, memory, ring.to_owned()),
+            _ => (role, memory, kind),
+        })
+        .collect()
+}
+
 fn check_regions(rings: RingKind) {
     let roles_of_net = match rings.format {
         RingFormat::Split => "role",
@@ -70,6 +100,7 @@ fn check_regions(rings: RingKind) {
         )
         .device(TimerDevice::new(3).unwrap())
         .device(IntcDevice::new(3).unwrap())
+        .device(timer_twin(rings))
         .listen(&path)
         .unwrap();
     let (stop, stopper) = std::io::pipe().unwrap();
@@ -87,6 +118,7 @@ fn check_regions(rings: RingKind) {
         (Some(1), "Clock", "role"),
         (Some(2), "Timer", "role"),
         (Some(3), "Interrupt controller", "role"),
+        (Some(4), "Timer", "role of a twin"),
     ] {
         let found: BTreeSet<RegionOf> = regions
             .iter()
@@ -103,7 +135,11 @@ fn check_regions(rings: RingKind) {
                 (region.role.into(), region.memory.clone(), kind)
             })
             .collect();
-        assert_eq!(found, told_regions(section, roles), "{section}, {rings}");
+        let mut told = told_regions(section, roles);
+        if roles == "role of a twin" {
+            told = as_rings_of(rings.format, told);
+        }
+        assert_eq!(found, told, "{section}, {rings}");
     }
     let signalled = regions.iter().filter(|region| region.channel.is_some());
     assert!(signalled.count() > 0);

@@ -65,18 +65,24 @@ impl Bus {
 
     /// Net, clock and timer, and more arguments for the host.
     pub(crate) fn with(arguments: &[&str]) -> Self {
-        Self::of("net", arguments)
+        Self::of(&["net", "clock", "timer"], arguments)
     }
 
     /// Net on rings of a format, clock and timer.
     pub(crate) fn on_rings(format: &str) -> Self {
-        Self::of(&format!("net,ring={format}"), &[])
+        let net = format!("net,ring={format}");
+        Self::of(&[&net, "clock", "timer"], &[])
     }
 
-    fn of(net: &str, arguments: &[&str]) -> Self {
+    /// These devices.
+    pub(crate) fn of_devices(devices: &[&str]) -> Self {
+        Self::of(devices, &[])
+    }
+
+    fn of(devices: &[&str], arguments: &[&str]) -> Self {
         let scratch = Scratch::new();
         let socket = scratch.path("bus");
-        let host = Self::host(&socket, net, arguments);
+        let host = Self::host(&socket, devices, arguments);
         Self {
             scratch,
             socket,
@@ -85,10 +91,10 @@ impl Bus {
     }
 
     /// Starts a host, and waits until it serves.
-    fn host(socket: &Path, net: &str, arguments: &[&str]) -> Process {
+    fn host(socket: &Path, devices: &[&str], arguments: &[&str]) -> Process {
         let mut command = program();
         command.arg("host").arg("--socket").arg(socket);
-        for device in [net, "clock", "timer"] {
+        for device in devices {
             command.args(["--device", device]);
         }
         let host = Process::start(command.args(arguments));
@@ -100,7 +106,8 @@ impl Bus {
     pub(crate) fn restart_host(&mut self, signal: Signal, format: &str) -> Finished {
         self.host.signal(signal);
         let finished = self.host.wait();
-        self.host = Self::host(&self.socket, &format!("net,ring={format}"), &[]);
+        let net = format!("net,ring={format}");
+        self.host = Self::host(&self.socket, &[&net, "clock", "timer"], &[]);
         finished
     }
 

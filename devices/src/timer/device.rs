@@ -3,28 +3,44 @@
 use std::collections::BTreeSet;
 
 use shmbus_ring::RingFeatures;
-use shmbus_shm::{Mapped, RegionKind, Section};
-use shmbus_signal::Priority;
-use shmbus_table::{LayoutError, TableLayout, Value, layout_of};
+use shmbus_shm::Mapped;
 use shmbus_virtio::DeviceId;
 
-use super::{Deadline, Expiration, TimerDriver, Timers};
+use super::{TimerDriver, TimerLanes, TimerOwner, Timers, lanes};
 use crate::clock::monotonic_ns;
 use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
     SessionId,
 };
+use crate::lane::{Carrier, LaneError, Reading, RingCarrier};
 
-/// The roles of the device's regions in a session.
+/// The roles of the device's regions in a session: these of virtual CPU 0, and of each other one
+/// [`OF_VCPU`](role::OF_VCPU) further on.
 pub mod role {
-    /// Table of [`Deadline`](crate::timer::Deadline); the guest writes.
+    /// Table of [`Deadline`](crate::timer::Deadline), or the driver's area of their ring; the guest writes, and signals
+    /// by it.
     pub const DEADLINES: u16 = 0;
-    /// Table of [`Expiration`](crate::timer::Expiration); the host writes.
+    /// Table of [`Expiration`](crate::timer::Expiration), or the device's area of their ring; the host writes, and signals
+    /// by it.
     pub const EXPIRATIONS: u16 = 1;
+    /// What the host writes of a ring of deadlines.
+    pub const DEADLINES_DEVICE: u16 = 2;
+    /// What both write of a ring of deadlines; not of a split one.
+    pub const DEADLINES_COMMON: u16 = 3;
+    /// The elements of a ring of deadlines; the guest writes.
+    pub const DEADLINES_ELEMENTS: u16 = 4;
+    /// What the guest writes of a ring of expirations.
+    pub const EXPIRATIONS_DRIVER: u16 = 5;
+    /// What both write of a ring of expirations; not of a split one.
+    pub const EXPIRATIONS_COMMON: u16 = 6;
+    /// The elements of a ring of expirations; the host writes.
+    pub const EXPIRATIONS_ELEMENTS: u16 = 7;
+    /// From a virtual CPU's roles to the next one's.
+    pub const OF_VCPU: u16 = 16;
 }
 
 /// What [`Device::counters`] gives; times in nanoseconds.
-pub(crate) const COUNTER_NAMES: [&str; 9] = [
+pub(crate) const COUNTER_NAMES: [&str; 10] = [
     "set",
     "superseded",
     "cancelled",
@@ -34,42 +50,111 @@ pub(crate) const COUNTER_NAMES: [&str; 9] = [
     "late_p90_ns",
     "late_p99_ns",
     "late_max_ns",
+    "overruns",
 ];
 
 /// Deadlines looked at, and timers fired, before others get their turn.
 const BUDGET: usize = 1024;
 
+/// The most virtual CPUs of a guest.
+pub const MOST_VCPUS: u16 = 1024;
+
+/// The most timers of a virtual CPU.
+pub const MOST_TIMERS: u32 = 1 << 16;
+
+/// What a timer device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerOptions {
+    /// Virtual CPUs of each guest: 1 to [`MOST_VCPUS`].
+    pub vcpus: u16,
+    /// Timers of each virtual CPU: 1 to [`MOST_TIMERS`].
+    pub timers: u32,
+    /// What carries deadlines and expirations.
+    pub carrier: Carrier,
+}
+
+/// There is no such device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimerSetupError {
+    /// The number of virtual CPUs.
+    #[error("a timer device serves 1 to {MOST_VCPUS} virtual CPUs of a guest, not {found}")]
+    Vcpus {
+        /// What was asked for.
+        found: u16,
+    },
+    /// The number of timers.
+    #[error("a timer device has 1 to {MOST_TIMERS} timers for each virtual CPU, not {found}")]
+    Timers {
+        /// What was asked for.
+        found: u32,
+    },
+    /// The rings.
+    #[error(transparent)]
+    Lanes(#[from] LaneError),
+}
+
 /// The timers of all guests, as one device of the bus.
 pub struct TimerDevice {
     timers: Timers<Mapped>,
-    deadlines: TableLayout,
-    expirations: TableLayout,
-    /// Guests with more changed deadlines than the last turn took; each once, however often it signals.
-    unfinished: BTreeSet<SessionId>,
+    options: TimerOptions,
+    regions: Vec<RegionRequest>,
+    /// Owners with more changed deadlines than the last turn took; each once, however often it signals.
+    unfinished: BTreeSet<TimerOwner>,
 }
 
 impl TimerDevice {
-    /// A device of `timers` timers for each guest.
+    /// A device of `timers` timers for each guest, which has one virtual CPU.
     ///
     /// # Errors
     ///
-    /// [`LayoutError`] for none, or for more than a table has slots.
-    pub fn new(timers: u32) -> Result<Self, LayoutError> {
+    /// [`TimerSetupError`] for none, or for more than a table has slots.
+    pub fn new(timers: u32) -> Result<Self, TimerSetupError> {
+        Self::with(TimerOptions {
+            vcpus: 1,
+            timers,
+            carrier: Carrier::Table,
+        })
+    }
+
+    /// A device as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// [`TimerSetupError`].
+    pub fn with(options: TimerOptions) -> Result<Self, TimerSetupError> {
+        let found = options.vcpus;
+        if !(1..=MOST_VCPUS).contains(&found) {
+            return Err(TimerSetupError::Vcpus { found });
+        }
+        let found = options.timers;
+        if !(1..=MOST_TIMERS).contains(&found) {
+            return Err(TimerSetupError::Timers { found });
+        }
         Ok(Self {
             timers: Timers::default(),
-            deadlines: layout_of::<Deadline>(timers)?,
-            expirations: layout_of::<Expiration>(timers)?,
+            options,
+            regions: lanes::regions(options)?,
             unfinished: BTreeSet::new(),
         })
     }
 
-    fn look(&mut self, session: SessionId) -> Progress {
-        if self.timers.look(session, monotonic_ns(), BUDGET) {
-            self.unfinished.insert(session);
+    fn owners(&self, session: SessionId) -> impl Iterator<Item = TimerOwner> + use<> {
+        (0..self.options.vcpus).map(move |vcpu| TimerOwner { session, vcpu })
+    }
+
+    fn look(&mut self, owner: TimerOwner) -> Progress {
+        if self.timers.look(owner, monotonic_ns(), BUDGET) {
+            self.unfinished.insert(owner);
             Progress::More
         } else {
             Progress::Idle
         }
+    }
+
+    fn flush(&mut self, outbox: &mut Outbox) {
+        self.timers.flush(|TimerOwner { session, vcpu }, notify| {
+            outbox.send(session, role::EXPIRATIONS + vcpu * role::OF_VCPU, notify);
+        });
     }
 }
 
@@ -78,35 +163,20 @@ impl Device for TimerDevice {
         DeviceId::TIMER
     }
 
+    fn features(&self) -> RingFeatures {
+        self.options.carrier.features()
+    }
+
     fn config(&mut self, _: SessionId) -> [u64; CONFIG_WORDS] {
-        [0; CONFIG_WORDS]
+        let mut words = [0; CONFIG_WORDS];
+        words[0] = self.options.vcpus.into();
+        words[1] = self.options.carrier.number();
+        words[2] = self.options.timers.into();
+        words
     }
 
     fn regions(&self) -> Vec<RegionRequest> {
-        let table = |role, section, layout: TableLayout, words: usize| RegionRequest {
-            role,
-            kind: RegionKind::Table {
-                slots: layout.slots(),
-                slot_bytes: 8 * words as u32,
-            },
-            section,
-            bytes: layout.bytes(),
-            signal: Some(Priority::HIGHEST),
-        };
-        vec![
-            table(
-                role::DEADLINES,
-                Section::Guest,
-                self.deadlines,
-                Deadline::WORDS,
-            ),
-            table(
-                role::EXPIRATIONS,
-                Section::Host,
-                self.expirations,
-                Expiration::WORDS,
-            ),
-        ]
+        self.regions.clone()
     }
 
     fn start(&mut self, _: &Regions) -> Result<(), ActivateError> {
@@ -117,37 +187,50 @@ impl Device for TimerDevice {
         &mut self,
         session: SessionId,
         regions: &Regions,
-        _: RingFeatures,
+        features: RingFeatures,
     ) -> Result<(), ActivateError> {
-        let deadlines = regions.get(role::DEADLINES)?.clone();
-        let expirations = regions.get(role::EXPIRATIONS)?.clone();
-        let timers = self.deadlines.slots();
-        self.timers
-            .add_guest(session, deadlines, expirations, timers)?;
-        self.unfinished.insert(session);
+        let reading = match self.options.carrier {
+            Carrier::Ring(RingCarrier { reading, .. }) => reading,
+            Carrier::Table => Reading::Last,
+        };
+        for owner in self.owners(session) {
+            let lanes = TimerLanes::find(regions, owner.vcpu, reading, features)?;
+            self.timers.add(owner, lanes, self.options.timers)?;
+            self.unfinished.insert(owner);
+        }
         Ok(())
     }
 
     fn deactivate(&mut self, session: SessionId) {
-        self.timers.remove_guest(session);
-        self.unfinished.remove(&session);
-    }
-
-    fn signalled(&mut self, session: SessionId, _: u16, _: &mut Outbox) -> Progress {
-        self.look(session)
-    }
-
-    fn resume(&mut self, _: &mut Outbox) -> Progress {
-        let mut progress = Progress::Idle;
-        for session in std::mem::take(&mut self.unfinished) {
-            progress = progress.or(self.look(session));
+        for owner in self.owners(session) {
+            self.timers.remove(owner);
+            self.unfinished.remove(&owner);
         }
+    }
+
+    fn signalled(&mut self, session: SessionId, role: u16, outbox: &mut Outbox) -> Progress {
+        let vcpu = role / role::OF_VCPU;
+        let progress = self.look(TimerOwner { session, vcpu });
+        self.flush(outbox);
+        progress
+    }
+
+    fn resume(&mut self, outbox: &mut Outbox) -> Progress {
+        let mut progress = Progress::Idle;
+        for owner in std::mem::take(&mut self.unfinished) {
+            progress = progress.or(self.look(owner));
+        }
+        self.flush(outbox);
         progress
     }
 
     fn faulted(&mut self) -> Option<(SessionId, String)> {
-        let (guest, fault) = self.timers.take_fault()?;
-        Some((guest, fault.to_string()))
+        let (TimerOwner { session, vcpu }, fault) = self.timers.take_fault()?;
+        // A driver is reset as a whole.
+        for owner in self.owners(session).filter(|owner| owner.vcpu != vcpu) {
+            self.timers.remove(owner);
+        }
+        Some((session, format!("timers of virtual CPU {vcpu}: {fault}")))
     }
 
     fn next_tick(&self) -> Option<u64> {
@@ -156,9 +239,8 @@ impl Device for TimerDevice {
 
     fn tick(&mut self, now: u64, outbox: &mut Outbox) -> Progress {
         // What the budget leaves is still due, and comes at the next tick: at once.
-        let _ = self.timers.expire(now, BUDGET, |fired| {
-            outbox.send(fired.guest, role::EXPIRATIONS, fired.notify);
-        });
+        let _ = self.timers.expire(now, BUDGET, |_| {});
+        self.flush(outbox);
         Progress::Idle
     }
 
@@ -176,20 +258,39 @@ impl Device for TimerDevice {
             percentile(90.0),
             percentile(99.0),
             late.max_ns(),
+            counters.overruns,
         ]);
     }
 }
 
-/// The guest's driver over a session's regions.
+/// The guest's drivers over a session's regions, one for each virtual CPU that the device's configuration tells of. Each
+/// may go to a thread of its own; all must be made before the device is activated with `features`, which are those
+/// that it offers.
 ///
 /// # Errors
 ///
 /// If the regions are not what a timer device has.
-pub fn attach(regions: &Regions) -> Result<TimerDriver<Mapped>, ActivateError> {
-    let timers = regions.slots(role::DEADLINES)?;
-    let deadlines = regions.get(role::DEADLINES)?.clone();
-    let expirations = regions.get(role::EXPIRATIONS)?.clone();
-    Ok(TimerDriver::new(deadlines, expirations, timers)?)
+pub fn attach(
+    regions: &Regions,
+    config: &[u64; CONFIG_WORDS],
+    features: impl Into<RingFeatures>,
+) -> Result<Vec<TimerDriver<Mapped>>, ActivateError> {
+    let features = features.into();
+    let found = config[0];
+    let vcpus = u16::try_from(found).unwrap_or(0);
+    if !(1..=MOST_VCPUS).contains(&vcpus) {
+        return Err(format!("the host claims to serve {found} virtual CPUs").into());
+    }
+    let timers = u32::try_from(config[2]).unwrap_or(0);
+    if !(1..=MOST_TIMERS).contains(&timers) {
+        return Err(format!("the host claims to serve {} timers", config[2]).into());
+    }
+    let driver = |vcpu| {
+        let reading = Reading::from_number(config[1]).unwrap_or(Reading::Last);
+        let lanes = TimerLanes::find(regions, vcpu, reading, features)?;
+        Ok(TimerDriver::new(lanes, timers)?)
+    };
+    (0..vcpus).map(driver).collect()
 }
 
 #[cfg(test)]
@@ -197,11 +298,12 @@ mod tests {
     use std::sync::mpsc::{self, TryRecvError};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use shmbus_shm::heap;
-    use shmbus_virtio::Features;
+    use shmbus_ring::RingKind;
+    use shmbus_shm::{RingFormat, heap};
 
     use super::*;
-    use crate::timer::Alarm;
+    use crate::lane::OutletError;
+    use crate::timer::{Alarm, Fired};
 
     const TIMERS: u32 = 3_000;
     const SESSION: SessionId = SessionId(3);
@@ -215,45 +317,84 @@ mod tests {
     }
 
     fn activate(device: &mut TimerDevice, regions: &Regions) -> Result<(), ActivateError> {
-        device.activate(SESSION, regions, Features::VERSION_1.into())
+        device.activate(SESSION, regions, device.features())
+    }
+
+    /// The one driver of a device for guests of one virtual CPU.
+    fn attach_one(device: &mut TimerDevice, regions: &Regions) -> TimerDriver<Mapped> {
+        let (config, features) = (device.config(SESSION), device.features());
+        let mut drivers = attach(regions, &config, features).unwrap();
+        assert_eq!(drivers.len(), 1);
+        drivers.remove(0)
+    }
+
+    /// Sets a timer of a guest whose host hears of it by `signal`; a full ring is waited for.
+    fn set(driver: &mut TimerDriver<Mapped>, slot: u32, at_ns: u64, signal: &mpsc::Sender<()>) {
+        let notify = loop {
+            match driver.set(slot, at_ns) {
+                Err(OutletError::Full) => std::thread::yield_now(),
+                outcome => break outcome.unwrap(),
+            }
+        };
+        if notify.is_needed() {
+            signal.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "timerfd")]
+    fn a_guest_s_timers_fire_on_the_host_s_clock() {
+        fire_on_the_host_s_clock(Carrier::Table);
+        for reading in [Reading::Every, Reading::Last] {
+            fire_on_the_host_s_clock(Carrier::Ring(RingCarrier {
+                kind: RingKind::plain(RingFormat::Packed),
+                size: 64,
+                reading,
+            }));
+        }
     }
 
     /// A guest's thread sets, supersedes and cancels on the real clock. The host's waits for the kernel's timer, and
     /// for the guest's signals, which come through a channel.
-    #[test]
-    #[cfg_attr(miri, ignore = "timerfd")]
-    fn a_guest_s_timers_fire_on_the_host_s_clock() {
-        let mut device = TimerDevice::new(TIMERS).unwrap();
+    fn fire_on_the_host_s_clock(carrier: Carrier) {
+        let mut device = TimerDevice::with(TimerOptions {
+            vcpus: 1,
+            timers: TIMERS,
+            carrier,
+        })
+        .unwrap();
         let regions = regions(&device);
-        let mut driver = attach(&regions).unwrap();
+        let mut driver = attach_one(&mut device, &regions);
         let _ = driver.set(5, 1).unwrap(); // Before the device is activated, and long past.
         activate(&mut device, &regions).unwrap();
         let (signal, signals) = mpsc::channel();
         let guest = std::thread::spawn(move || {
             let start = monotonic_ns();
             for slot in 0..TIMERS {
-                let _ = driver.set(slot, u64::MAX).unwrap();
-                let soon = start + u64::from(slot) * 5_000;
-                if driver.set(slot, soon).unwrap().is_needed() {
-                    signal.send(()).unwrap();
-                }
-                if slot % 100 == 7 && driver.cancel(slot).unwrap().is_needed() {
-                    signal.send(()).unwrap();
+                set(&mut driver, slot, u64::MAX, &signal);
+                set(&mut driver, slot, start + u64::from(slot) * 5_000, &signal);
+                if slot % 100 == 7 {
+                    while driver.cancel(slot) == Err(OutletError::Full) {
+                        std::thread::yield_now();
+                    }
+                    let _ = signal.send(());
                 }
             }
             let expected = TIMERS - TIMERS / 100;
             let (mut fired, mut patience) = (0, 3_000);
             while fired < expected && patience > 0 {
-                let one_fired = |one: crate::timer::Fired| {
+                let one_fired = |one: Fired| {
                     assert!(one.fired_ns >= one.deadline_ns, "{one:?}");
                     assert_ne!(one.slot % 100, 7, "{one:?} was cancelled");
                     fired += 1;
                 };
-                driver.poll(one_fired).unwrap();
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                if driver.poll(one_fired).unwrap().is_needed() {
+                    signal.send(()).unwrap();
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
                 patience -= 1;
             }
-            assert_eq!(fired, expected, "{:?}", driver.counters());
+            assert_eq!(fired, expected, "{carrier:?}: {:?}", driver.counters());
             driver.counters()
         });
 
@@ -307,7 +448,7 @@ mod tests {
         let regions = regions(&device);
         assert!(activate(&mut device, &regions).is_err(), "none is set up");
         assert!(activate(&mut device, &Regions::default()).is_err());
-        let _ = attach(&regions).unwrap();
+        let _ = attach_one(&mut device, &regions);
         activate(&mut device, &regions).unwrap();
         device.deactivate(SessionId(99));
         assert!(TimerDevice::new(0).is_err());
@@ -319,7 +460,7 @@ mod tests {
     fn a_turn_is_bounded_and_unfinished_guests_are_kept_once() {
         let mut device = TimerDevice::new(TIMERS).unwrap();
         let regions = regions(&device);
-        let mut driver = attach(&regions).unwrap();
+        let mut driver = attach_one(&mut device, &regions);
         activate(&mut device, &regions).unwrap();
         for slot in 0..TIMERS {
             let _ = driver.set(slot, u64::MAX).unwrap();

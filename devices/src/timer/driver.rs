@@ -1,20 +1,30 @@
 //! The guest's side of its timers.
 
-use shmbus_shm::{Notify, Window};
-use shmbus_table::{Epoch, Generation, Header, TableError, TypedReadError};
+use core::num::NonZeroU64;
+use core::ops::ControlFlow;
 
+use shmbus_shm::{Notify, Window};
+use shmbus_table::Generation;
+
+use super::TimerLanes;
 use super::payload::{Deadline, Expiration};
-use super::tables::{Read, Written, attach, newest, set_up};
+use crate::lane::{Inlet, InletError, LaneError, Outlet, OutletError};
+
+/// How often a call looks whether there are more expirations. A round takes as many as the ring has entries or the guest
+/// timers, whichever is less; an honest host, whose timers fire when they were set, or once in 50 us, is soon done.
+const MOST_ROUNDS: u32 = 1 << 16;
 
 /// A timer of this guest that fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fired {
     /// Which timer.
     pub slot: u32,
-    /// What it was set to, in nanoseconds of the bus's monotonic clock.
+    /// What it was set to, in nanoseconds of the bus's monotonic clock; of a periodic timer the last time that came.
     pub deadline_ns: u64,
     /// When the host fired it, by the same clock.
     pub fired_ns: u64,
+    /// How many times of a periodic timer came besides since it was last reported.
+    pub overruns: u64,
 }
 
 /// What a driver has done so far.
@@ -26,115 +36,85 @@ pub struct DriverCounters {
     pub superseded: u64,
     /// Calls that changed nothing, and wrote nothing.
     pub unchanged: u64,
+    /// Calls that a full ring refused.
+    pub refused: u64,
     /// Timers switched off.
     pub cancelled: u64,
     /// Expirations that answered the newest deadline.
     pub fired: u64,
+    /// Times of periodic timers that were reported with a later one.
+    pub overruns: u64,
     /// Expirations that answered an older one.
     pub discarded: u64,
 }
 
-/// The device broke the rules. The driver reports it until it is moved to other tables.
+/// The device broke the rules. The driver reports it until it is moved to other lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimerFault {
-    /// The host's table of expirations is none, or not for as many timers.
-    #[error("the table of expirations: {0}")]
-    NoTable(TableError),
     /// An expiration could not be read.
-    #[error("the expiration of timer {slot}: {error}")]
-    Unreadable {
-        /// Which timer.
-        slot: u32,
-        /// What was wrong.
-        error: TypedReadError,
-    },
+    #[error("expirations: {0}")]
+    Expirations(#[from] InletError),
+    /// Deadlines that were kept back for room could not be sent.
+    #[error("deadlines: {0}")]
+    Deadlines(#[from] OutletError),
+    /// The host sends expirations faster than timers can fire.
+    #[error("the host keeps on sending expirations: {MOST_ROUNDS} rounds did not take them all")]
+    Flood,
     /// A timer fired before its time, or claims another deadline than the one it answers.
     #[error(
-        "timer {slot} was set to {expected_ns} ns, but fired for {deadline_ns} ns at {fired_ns} ns"
+        "timer {slot} was set to {expected_ns:?} ns, but fired {count} times for {deadline_ns} ns at {fired_ns} ns"
     )]
     FalseExpiration {
         /// Which timer.
         slot: u32,
-        /// What it was set to.
-        expected_ns: u64,
-        /// What the expiration claims.
+        /// When it was due for the `count`th time; nothing if it never is so often.
+        expected_ns: Option<u64>,
+        /// The time that the expiration claims.
         deadline_ns: u64,
         /// When it claims to have fired.
         fired_ns: u64,
+        /// How often it claims to have fired.
+        count: u64,
     },
 }
 
-/// The guest's timers: a table of deadlines that it writes, a table of expirations that it reads.
+/// The timers of a guest, or of one of its virtual CPUs: deadlines go to the host, expirations come back.
 ///
-/// A timer is a slot. Setting it again supersedes what it was set to; nothing is queued, and whatever the host answers
-/// to the older deadline is discarded by its generation.
+/// A timer is a slot. Setting it again supersedes what it was set to, and whatever the host answers to the older
+/// deadline is discarded by its generation. Over tables nothing is queued; what a twin over rings does instead, the
+/// module [`lane`](crate::lane) says.
+///
+/// A driver is moved between threads, and not shared: each virtual CPU that sets timers has a driver of its own, over
+/// memory of its own.
 #[derive(Debug)]
 pub struct TimerDriver<W: Window> {
-    deadlines: Written<Deadline, W>,
-    expirations: Expirations<W>,
+    deadlines: Outlet<Deadline, W>,
+    expirations: Inlet<Expiration, W>,
     armed: Vec<Option<Armed>>,
-    changed: Vec<u32>,
     counters: DriverCounters,
     fault: Option<TimerFault>,
-}
-
-/// The host's table, which is there once the device is activated.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a driver has one, and without it does nothing"
-)]
-enum Expirations<W: Window> {
-    Awaited {
-        window: W,
-        /// The epoch of what an earlier life of the device left there.
-        left_over: Option<Epoch>,
-    },
-    Attached(Read<Expiration, W>),
-}
-
-impl<W: Window> Expirations<W> {
-    fn await_in(window: W) -> Self {
-        let left_over = Header::read(&window).ok().map(|header| header.epoch);
-        Self::Awaited { window, left_over }
-    }
-
-    /// The table, if it is there.
-    fn attached(&mut self, timers: u32) -> Result<Option<&mut Read<Expiration, W>>, TableError> {
-        if let Self::Awaited { window, left_over } = self {
-            match Header::read(window) {
-                Err(TableError::Magic { found: 0 }) => return Ok(None),
-                Ok(header) if Some(header.epoch) == *left_over => return Ok(None),
-                _ => *self = Self::Attached(attach(window.clone(), timers)?),
-            }
-        }
-        match self {
-            Self::Attached(table) => Ok(Some(table)),
-            Self::Awaited { .. } => Ok(None),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Armed {
     generation: Generation,
-    deadline_ns: u64,
+    deadline: Deadline,
+    /// How often it was seen to fire.
+    seen: u64,
 }
 
 impl<W: Window> TimerDriver<W> {
-    /// `timers` timers that are all off: sets up the table of deadlines in `deadlines`, this guest's memory. The host
-    /// sets up the one in `expirations`, its own memory, when it is told that the driver is ready; what is there
-    /// before is an earlier life's.
+    /// `timers` timers that are all off: sets up the guest's part of `lanes`. The host sets up its own when it is told
+    /// that the driver is ready; [`poll`](Self::poll) only after that.
     ///
     /// # Errors
     ///
-    /// [`TableError`]: the guest's memory does not hold so many timers.
-    pub fn new(deadlines: W, expirations: W, timers: u32) -> Result<Self, TableError> {
+    /// [`LaneError`]: the memory does not hold so many timers.
+    pub fn new(lanes: TimerLanes<W>, timers: u32) -> Result<Self, LaneError> {
         Ok(Self {
-            expirations: Expirations::await_in(expirations),
-            deadlines: set_up(deadlines, timers)?,
+            deadlines: Outlet::at_guest(lanes.deadlines, timers)?,
+            expirations: Inlet::at_guest(lanes.expirations, timers)?,
             armed: vec![None; timers as usize],
-            changed: Vec::with_capacity(timers as usize),
             counters: DriverCounters::default(),
             fault: None,
         })
@@ -142,7 +122,7 @@ impl<W: Window> TimerDriver<W> {
 
     /// How many timers there are.
     pub fn timers(&self) -> u32 {
-        self.deadlines.table().layout().slots()
+        self.deadlines.slots()
     }
 
     /// What has been done so far.
@@ -150,9 +130,15 @@ impl<W: Window> TimerDriver<W> {
         self.counters
     }
 
-    /// What timer `slot` is set to, if it is armed and has not been seen to fire.
+    /// How many timers' newest deadlines wait for room in a ring.
+    pub fn waiting(&self) -> usize {
+        self.deadlines.waiting()
+    }
+
+    /// When timer `slot` is to fire next, if it is armed and has not been seen to fire.
     pub fn deadline_ns(&self, slot: u32) -> Option<u64> {
-        Some(self.armed.get(slot as usize)?.as_ref()?.deadline_ns)
+        let armed = self.armed.get(slot as usize)?.as_ref()?;
+        armed.deadline.nth_ns(armed.seen.checked_add(1)?)
     }
 
     /// Arms timer `slot` for `deadline_ns` of the bus's monotonic clock, instead of what it was set to.
@@ -162,130 +148,215 @@ impl<W: Window> TimerDriver<W> {
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the timer keeps its deadline.
+    /// [`OutletError`]; the timer keeps its deadline. After [`OutletError::Full`] wait for the host's signal, then
+    /// [`poll`](Self::poll) and try again.
     #[inline]
-    pub fn set(&mut self, slot: u32, deadline_ns: u64) -> Result<Notify, TableError> {
+    pub fn set(&mut self, slot: u32, deadline_ns: u64) -> Result<Notify, OutletError> {
+        self.arm(slot, Deadline::At(deadline_ns))
+    }
+
+    /// Arms timer `slot` for `first_ns` of the bus's monotonic clock and every `period_ns` nanoseconds from then on,
+    /// instead of what it was set to. It fires at most once in 50 us: what comes more often is reported as overruns.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set`](Self::set).
+    pub fn set_periodic(
+        &mut self,
+        slot: u32,
+        first_ns: u64,
+        period_ns: NonZeroU64,
+    ) -> Result<Notify, OutletError> {
+        let deadline = Deadline::Periodic {
+            first_ns,
+            period_ns,
+        };
+        self.arm(slot, deadline)
+    }
+
+    #[inline]
+    fn arm(&mut self, slot: u32, deadline: Deadline) -> Result<Notify, OutletError> {
         let slots = self.timers();
         let armed = self
             .armed
             .get_mut(slot as usize)
-            .ok_or(TableError::NoSuchSlot { slot, slots })?;
-        if armed.is_some_and(|armed| armed.deadline_ns == deadline_ns) {
+            .ok_or(OutletError::NoSuchSlot { slot, slots })?;
+        if armed.is_some_and(|armed| armed.deadline == deadline) {
             self.counters.unchanged += 1;
             return Ok(Notify::No);
         }
-        let (generation, notify) = self.deadlines.publish(slot, &Deadline::At(deadline_ns))?;
+        let placed = self.deadlines.place(slot, deadline);
+        self.counters.refused += u64::from(placed == Err(OutletError::Full));
+        let generation = placed?;
         self.counters.set += 1;
         self.counters.superseded += u64::from(armed.is_some());
         *armed = Some(Armed {
             generation,
-            deadline_ns,
+            deadline,
+            seen: 0,
         });
-        Ok(notify)
+        self.deadlines.flush()
     }
 
     /// Switches timer `slot` off; an expiration that is under way will be discarded.
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the timer stays armed.
-    pub fn cancel(&mut self, slot: u32) -> Result<Notify, TableError> {
+    /// [`OutletError`]; the timer stays armed.
+    pub fn cancel(&mut self, slot: u32) -> Result<Notify, OutletError> {
         let slots = self.timers();
         let armed = self
             .armed
             .get_mut(slot as usize)
-            .ok_or(TableError::NoSuchSlot { slot, slots })?;
+            .ok_or(OutletError::NoSuchSlot { slot, slots })?;
         if armed.is_none() {
             self.counters.unchanged += 1;
             return Ok(Notify::No);
         }
-        let (_, notify) = self.deadlines.publish(slot, &Deadline::Cancelled)?;
+        let placed = self.deadlines.place(slot, Deadline::Cancelled);
+        self.counters.refused += u64::from(placed == Err(OutletError::Full));
+        placed?;
         self.counters.cancelled += 1;
         *armed = None;
-        Ok(notify)
+        self.deadlines.flush()
     }
 
-    /// Reports the timers that have fired since the last call; one load if there are none.
+    /// Reports the timers that have fired since the last call; one load if there are none. Says whether to tell the host:
+    /// of buffers that were lent to it again, and of deadlines for which there was no room before. Over tables there
+    /// are none.
     ///
     /// # Errors
     ///
     /// [`TimerFault`], from then on: the device is not believed any more. What was reported before stands.
-    pub fn poll(&mut self, mut fired: impl FnMut(Fired)) -> Result<(), TimerFault> {
+    pub fn poll(&mut self, mut fired: impl FnMut(Fired)) -> Result<Notify, TimerFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let outcome = self.poll_table(&mut fired);
+        let outcome = self.take_expirations(&mut fired).and_then(|()| {
+            let returned = self.expirations.flush();
+            let posted = self.deadlines.flush()?;
+            Ok(posted.or(returned))
+        });
         self.fault = outcome.err();
         outcome
     }
 
-    fn poll_table(&mut self, fired: &mut impl FnMut(Fired)) -> Result<(), TimerFault> {
-        let timers = self.deadlines.table().layout().slots();
-        let Some(table) = self
-            .expirations
-            .attached(timers)
-            .map_err(TimerFault::NoTable)?
-        else {
-            return Ok(());
-        };
-        let changed = &mut self.changed;
-        changed.clear();
-        table.changed(|slot, _| changed.push(slot));
-        for &slot in &self.changed {
-            let newest =
-                newest(table, slot).map_err(|error| TimerFault::Unreadable { slot, error })?;
-            let Some((expiration, _)) = newest else {
-                continue;
-            };
-            let Some(armed) = self.armed.get_mut(slot as usize) else {
-                continue;
-            };
-            let Some(current) = armed.filter(|armed| armed.generation == expiration.answers) else {
-                self.counters.discarded += 1;
-                continue;
-            };
-            if expiration.deadline_ns != current.deadline_ns
-                || expiration.fired_ns < current.deadline_ns
-            {
-                return Err(TimerFault::FalseExpiration {
-                    slot,
-                    expected_ns: current.deadline_ns,
-                    deadline_ns: expiration.deadline_ns,
-                    fired_ns: expiration.fired_ns,
-                });
+    fn take_expirations(&mut self, fired: &mut impl FnMut(Fired)) -> Result<(), TimerFault> {
+        let Self {
+            expirations,
+            armed,
+            counters,
+            ..
+        } = self;
+        // Until there are none: only then does the host tell of the next one.
+        for _ in 0..MOST_ROUNDS {
+            let mut outcome = Ok(());
+            let more = expirations.take(usize::MAX, |slot, expiration, _| {
+                let Some(armed) = armed.get_mut(slot as usize) else {
+                    return ControlFlow::Continue(());
+                };
+                match answer(armed, slot, expiration) {
+                    Ok(Some(one)) => {
+                        counters.fired += 1;
+                        counters.overruns += one.overruns;
+                        fired(one);
+                    }
+                    Ok(None) => counters.discarded += 1,
+                    Err(fault) => {
+                        outcome = Err(fault);
+                        return ControlFlow::Break(());
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+            outcome?;
+            if !more {
+                return Ok(());
             }
-            *armed = None;
-            self.counters.fired += 1;
-            fired(Fired {
-                slot,
-                deadline_ns: expiration.deadline_ns,
-                fired_ns: expiration.fired_ns,
-            });
         }
-        Ok(())
+        Err(TimerFault::Flood)
     }
 
-    /// Goes on in other memory, after the host or the connection to it was restarted: every timer that is armed is set
+    /// Goes on over other lanes, after the host or the connection to it was restarted: every timer that is armed is set
     /// again there. Clears a fault.
     ///
     /// # Errors
     ///
-    /// As for [`TimerDriver::new`]. The driver stays with the old memory, or, if a deadline cannot be written, must be
-    /// moved again.
-    pub fn move_to(&mut self, deadlines: W, expirations: W) -> Result<Notify, TableError> {
-        let moved = Self::new(deadlines, expirations, self.timers())?;
+    /// As for [`TimerDriver::new`] and [`TimerDriver::set`]. The driver stays with the old lanes, or, if a deadline
+    /// cannot be written, must be moved again.
+    pub fn move_to(&mut self, lanes: TimerLanes<W>) -> Result<Notify, TimerMoveError> {
+        let moved = Self::new(lanes, self.timers())?;
         self.deadlines = moved.deadlines;
         self.expirations = moved.expirations;
         self.fault = None;
-        let mut notify = Notify::No;
-        for (slot, armed) in (0..).zip(&mut self.armed) {
-            let Some(armed) = armed else { continue };
-            let (generation, decision) = self
-                .deadlines
-                .publish(slot, &Deadline::At(armed.deadline_ns))?;
-            armed.generation = generation;
-            notify = notify.or(decision);
+        for (slot, entry) in (0..).zip(&mut self.armed) {
+            let Some(armed) = entry else { continue };
+            // What was reported is not reported again.
+            if let Deadline::Periodic { period_ns, .. } = armed.deadline
+                && let Some(nth) = armed.seen.checked_add(1)
+                && let Some(first_ns) = armed.deadline.nth_ns(nth)
+            {
+                armed.deadline = Deadline::Periodic {
+                    first_ns,
+                    period_ns,
+                };
+            }
+            armed.seen = 0;
+            armed.generation = self.deadlines.keep(slot, armed.deadline)?;
         }
-        Ok(notify)
+        Ok(self.deadlines.flush()?)
     }
+}
+
+/// A driver cannot go on elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimerMoveError {
+    /// The lanes are not what they must be.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// A timer could not be set again.
+    #[error(transparent)]
+    Set(#[from] OutletError),
+}
+
+/// What an expiration means to the timer that it names; nothing if it answers an older deadline, or was seen.
+fn answer(
+    entry: &mut Option<Armed>,
+    slot: u32,
+    expiration: Expiration,
+) -> Result<Option<Fired>, TimerFault> {
+    let Some(armed) = entry
+        .as_mut()
+        .filter(|armed| armed.generation == expiration.answers)
+    else {
+        return Ok(None);
+    };
+    let count = expiration.count.get();
+    let expected_ns = armed.deadline.nth_ns(count);
+    if expected_ns != Some(expiration.deadline_ns)
+        || expiration.fired_ns < expiration.deadline_ns
+        || count < armed.seen
+    {
+        return Err(TimerFault::FalseExpiration {
+            slot,
+            expected_ns,
+            deadline_ns: expiration.deadline_ns,
+            fired_ns: expiration.fired_ns,
+            count,
+        });
+    }
+    if count == armed.seen {
+        return Ok(None);
+    }
+    let overruns = count - armed.seen - 1;
+    armed.seen = count;
+    if let Deadline::At(_) = armed.deadline {
+        *entry = None;
+    }
+    Ok(Some(Fired {
+        slot,
+        deadline_ns: expiration.deadline_ns,
+        fired_ns: expiration.fired_ns,
+        overruns,
+    }))
 }

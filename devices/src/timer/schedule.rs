@@ -4,10 +4,19 @@ use std::collections::BTreeSet;
 
 use crate::SessionId;
 
-/// One timer of one guest.
+/// Whose timers: each virtual CPU of a guest has its own, in memory that no other virtual CPU writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerOwner {
+    /// The guest.
+    pub session: SessionId,
+    /// Its virtual CPU, counted from 0.
+    pub vcpu: u16,
+}
+
+/// One timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TimerId {
-    pub(super) guest: SessionId,
+    pub(super) owner: TimerOwner,
     pub(super) slot: u32,
 }
 

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use shmbus::devices::clock::ClockKind;
-use shmbus::devices::timer::LatenessHistogram;
+use shmbus::devices::lane::OutletError;
 use shmbus::devices::timer::device::role;
+use shmbus::devices::timer::{LatenessHistogram, TimerDriver};
 use shmbus::guest::{GuestEvent, clock_reader, timer_driver};
+use shmbus::shm::Mapped;
 use shmbus::virtio::DeviceId;
 use shmbus::{Guest, GuestError};
 
@@ -32,8 +34,7 @@ pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), Cl
         // The first deadline is X; before it comes, the deadline is Y. Only Y may fire.
         let deadline = now.saturating_add(ahead_us.saturating_mul(1000));
         for at in [deadline.saturating_add(1_000_000_000), deadline] {
-            let notify = timer.set(SLOT, at)?;
-            guest.signal(device, role::DEADLINES, notify);
+            set(guest, &mut timer, device, at)?;
         }
         let overdue = Instant::now() + Duration::from_micros(ahead_us) + PATIENCE;
         let mut fired = None;
@@ -50,7 +51,8 @@ pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), Cl
                     return Err(GuestError::HostGone(reason).into());
                 }
             }
-            timer.poll(|expiration| fired = Some(expiration))?;
+            let notify = timer.poll(|expiration| fired = Some(expiration))?;
+            guest.signal(device, role::DEADLINES, notify);
         }
         let now = clock.now(ClockKind::Monotonic)?.time_ns;
         if let Some(fired) = fired {
@@ -68,6 +70,34 @@ pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), Cl
     .and_then(|()| show(&mut out, "the host fired", &host))
     .and_then(|()| show(&mut out, "this guest saw it", &seen))
     .map_err(CliError::Output)
+}
+
+/// Sets the timer. A twin's ring may be full: then the host says when there is room.
+fn set(
+    guest: &mut Guest,
+    timer: &mut TimerDriver<Mapped>,
+    device: u32,
+    at_ns: u64,
+) -> Result<(), CliError> {
+    let overdue = Instant::now() + PATIENCE;
+    loop {
+        match timer.set(SLOT, at_ns) {
+            Err(OutletError::Full) if Instant::now() < overdue => {
+                guest.wait(Some(PATIENCE))?;
+                while let Some(event) = guest.next_event() {
+                    if let GuestEvent::HostGone(reason) = event {
+                        return Err(GuestError::HostGone(reason).into());
+                    }
+                }
+                let notify = timer.poll(|_| {})?;
+                guest.signal(device, role::DEADLINES, notify);
+            }
+            outcome => {
+                guest.signal(device, role::DEADLINES, outcome?);
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn show(out: &mut impl Write, what: &str, late: &LatenessHistogram) -> io::Result<()> {
