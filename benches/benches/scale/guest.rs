@@ -174,7 +174,8 @@ impl Timers {
                     continue;
                 };
                 let mut fired = false;
-                self.drivers[signalled as usize].poll(|_| fired = true)?;
+                let notify = self.drivers[signalled as usize].poll(|_| fired = true)?;
+                self.guest.signal(signalled, role::DEADLINES, notify);
                 if fired && signalled == device {
                     return Ok(());
                 }
