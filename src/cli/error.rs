@@ -76,7 +76,7 @@ pub(crate) enum CliError {
     #[error("the interrupt controller: {0}")]
     Interrupts(#[from] IntcError),
     #[error(transparent)]
-    Network(#[from] shmbus::NetworkError),
+    Network(Box<shmbus::NetworkError>),
     #[error("{address} did not answer: is that guest on the bus, and is it {address}?")]
     NoAnswer { address: String },
     #[error(transparent)]
@@ -85,6 +85,12 @@ pub(crate) enum CliError {
     Guest(#[from] shmbus::GuestError),
     #[error(transparent)]
     Inspect(#[from] shmbus::InspectError),
+}
+
+impl From<shmbus::NetworkError> for CliError {
+    fn from(error: shmbus::NetworkError) -> Self {
+        Self::Network(Box::new(error))
+    }
 }
 
 impl CliError {

@@ -23,6 +23,10 @@ pub(crate) struct TableInlet<V, W: Window> {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each lane, and nearly all of its life it is attached"
+)]
 enum State<V, W: Window> {
     /// The other side has not set it up yet.
     Awaited {
