@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod age;
 mod companion;
 mod contender;
 mod effort;
@@ -30,6 +31,7 @@ mod statistics;
 mod suite;
 mod targets;
 
+pub use age::{AgeLine, AgePoint};
 pub use companion::{Companion, Session, companion_of};
 pub use contender::{Comparison, Contender, Cost, SetUpError, interleave};
 pub use effort::Effort;

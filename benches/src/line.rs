@@ -1,12 +1,12 @@
 //! What is reported of a comparison with a peer.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::statistics::Pair;
 use crate::{Cost, Run, median, ratio};
 
 /// A comparison with one peer. Below a ratio of 1 ours takes less time.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Line {
     /// What was compared.
     pub bench: String,
@@ -33,7 +33,7 @@ pub struct Line {
 }
 
 /// Notifications per operation, over all repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Notifications {
     /// Ours.
     pub ours_notifications: f64,
@@ -42,7 +42,7 @@ pub struct Notifications {
 }
 
 /// Reads that gave no value, for each that gave one, over all repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Misses {
     /// Ours.
     pub ours_misses: f64,

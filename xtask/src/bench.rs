@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: benchmarks with more to set up than `cargo bench` has.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fs, io};
 
 use clap::{Args, Subcommand};
 
@@ -17,6 +19,23 @@ pub(crate) enum Bench {
     Rings(Rings),
     /// Tables and signals beside their peers, in the same way
     Tables(Options),
+    /// The age of the deadline that a host acts on: a timer over tables beside its twins over rings, over the load
+    Ages(Options),
+    /// A page of plots and figures of tables and ages: target/report/index.html
+    Report(Report),
+}
+
+#[derive(Args)]
+pub(crate) struct Report {
+    /// JSON lines of an earlier run of `tables --json`, `ages --json` or both, in place of a run; may be given several times
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+    /// Few and short repetitions: a smoke test, no figures
+    #[arg(long)]
+    quick: bool,
+    /// With real-time priority, for figures on a machine that others use; needs root
+    #[arg(long)]
+    realtime: bool,
 }
 
 #[derive(Args)]
@@ -93,7 +112,58 @@ pub(crate) fn bench(project: Project, bench: &Bench) -> ExitCode {
             run(command)
         }
         Bench::Tables(options) => run(benchmark(project, "tables").args(options.arguments())),
+        Bench::Ages(options) => run(benchmark(project, "ages").args(options.arguments())),
+        Bench::Report(report) => match write_report(project, report) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// Measures what no file tells of, and writes the page.
+fn write_report(project: &Project, report: &Report) -> io::Result<ExitCode> {
+    let directory = project.target.join("report");
+    fs::create_dir_all(&directory)?;
+    let mut from = report.from.clone();
+    let has_ages =
+        |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("\"age-"));
+    let is_told = |name| match name {
+        "ages" => report.from.iter().any(has_ages),
+        _ => !report.from.is_empty(),
+    };
+    for name in ["tables", "ages"] {
+        if is_told(name) {
+            continue;
+        }
+        let flags = [(report.quick, "--quick"), (report.realtime, "--realtime")];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(is_set, flag)| is_set.then_some(flag));
+        let lines = directory.join(name).with_extension("jsonl");
+        let command = benchmark(project, name).args(["--json"]).args(flags);
+        // What failed or was skipped is told of on standard error, and missing on the page.
+        command.hand_over_to(fs::File::create(&lines)?)?;
+        from.push(lines);
+    }
+    let page = directory.join("index.html");
+    let mut command = Command::cargo(project)
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "shmbus-benches",
+            "--bin",
+            "report",
+            "--",
+        ])
+        .args([Path::new("--out"), &page]);
+    for path in &from {
+        command = command.args([Path::new("--from"), path]);
+    }
+    Ok(run(command))
 }
 
 /// One of the programs in `benches/benches`, its arguments to follow.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{self, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -96,6 +97,16 @@ impl Command {
     pub(crate) fn hand_over(mut self) -> io::Result<process::ExitStatus> {
         eprintln!("$ {}{}", self.variables, self.words);
         self.inner.status()
+    }
+
+    /// Runs it, with its standard output in a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(crate) fn hand_over_to(mut self, file: fs::File) -> io::Result<process::ExitStatus> {
+        eprintln!("$ {}{}", self.variables, self.words);
+        self.inner.stdout(file).status()
     }
 
     /// What it writes to standard output, when it can be started and exits with 0.
