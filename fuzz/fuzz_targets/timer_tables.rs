@@ -2,15 +2,21 @@
 //! faulted, with no timer fired twice for one deadline; a host that lies about expirations fires none before its time.
 #![no_main]
 
+use std::num::NonZeroU64;
+
 use libfuzzer_sys::fuzz_target;
 use shmbus_devices::SessionId;
-use shmbus_devices::timer::{Deadline, Expiration, TimerDriver, Timers};
+use shmbus_devices::lane::Lane;
+use shmbus_devices::timer::{Deadline, Expiration, TimerDriver, TimerLanes, TimerOwner, Timers};
 use shmbus_fuzz::{scripted, tamper};
 use shmbus_shm::heap;
 use shmbus_table::{Epoch, TypedWriter, layout_of};
 
 const TIMERS: u32 = 6;
-const GUEST: SessionId = SessionId(1);
+const GUEST: TimerOwner = TimerOwner {
+    session: SessionId(1),
+    vcpu: 0,
+};
 
 /// The host, over deadlines that a guest damages.
 fn host(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
@@ -23,15 +29,24 @@ fn host(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
     let of_host = scripted(&heap(layout.bytes()), &[]);
     let mut timers = Timers::default();
     let lying = scripted(&of_guest, script);
-    if timers.add_guest(GUEST, lying, of_host, TIMERS).is_err() {
+    let lanes = TimerLanes {
+        deadlines: Lane::Table(lying),
+        expirations: Lane::Table(of_host),
+    };
+    if timers.add(GUEST, lanes, TIMERS).is_err() {
         return;
     }
     let mut now_ns = 0;
     for (index, (slot, step)) in deadlines.iter().enumerate() {
-        let _ = guest.publish(
-            u32::from(*slot) % TIMERS,
-            &Deadline::At(now_ns + step % 1000),
-        );
+        let first_ns = now_ns + step % 1000;
+        let deadline = match NonZeroU64::new(step % 7) {
+            Some(period_ns) if index % 4 == 0 => Deadline::Periodic {
+                first_ns,
+                period_ns,
+            },
+            _ => Deadline::At(first_ns),
+        };
+        let _ = guest.publish(u32::from(*slot) % TIMERS, &deadline);
         if index % 3 == 2 {
             tamper(&of_guest, damage);
         }
@@ -40,10 +55,11 @@ fn host(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
         assert!(timers.armed() <= TIMERS as usize);
         let mut fired = 0;
         timers.expire(now_ns, 8, |expired| {
-            assert!(expired.slot < TIMERS && expired.guest == GUEST);
+            assert!(expired.slot < TIMERS && expired.owner == GUEST);
             fired += 1;
         });
         assert!(fired <= 8);
+        timers.flush(|owner, _| assert_eq!(owner, GUEST));
         if timers.take_fault().is_some() {
             assert_eq!(timers.armed(), 0);
             return;
@@ -57,7 +73,11 @@ fn guest(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
     let of_guest = scripted(&heap(layout.bytes()), &[]);
     let layout = layout_of::<Expiration>(TIMERS).expect("a table can have this shape");
     let of_host = heap(layout.bytes());
-    let Ok(mut driver) = TimerDriver::new(of_guest, scripted(&of_host, script), TIMERS) else {
+    let lanes = TimerLanes {
+        deadlines: Lane::Table(of_guest),
+        expirations: Lane::Table(scripted(&of_host, script)),
+    };
+    let Ok(mut driver) = TimerDriver::new(lanes, TIMERS) else {
         return;
     };
     let storage = vec![0; TIMERS as usize];
@@ -72,6 +92,7 @@ fn guest(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
             answers,
             deadline_ns: *deadline_ns,
             fired_ns: *deadline_ns,
+            count: NonZeroU64::MIN,
         };
         let _ = host.publish(slot, &expiration);
         if index % 3 == 2 {
@@ -82,7 +103,11 @@ fn guest(deadlines: &[(u8, u64)], damage: &[(u16, u16)], script: &[u8]) {
             assert!(fired.fired_ns >= fired.deadline_ns);
         });
         if let Err(fault) = polled {
-            assert_eq!(driver.poll(|_| ()), Err(fault), "a fault is latched");
+            assert_eq!(
+                driver.poll(|_| ()).map(drop),
+                Err(fault),
+                "a fault is latched"
+            );
             return;
         }
         driver
