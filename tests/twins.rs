@@ -30,6 +30,30 @@ fn timers_fire_over_every_carrier() {
     }
 }
 
+#[test]
+fn the_clock_s_twins_tell_the_time() {
+    for carrier in ["over=ring-every", "over=ring-last,ring=packed,size=1"] {
+        let bus = Bus::of_devices(&[&format!("clock,{carrier}")]);
+        let clock = bus.guest(&["clock", "--count", "2"]).finish();
+        let clock = clock.expect_success();
+        let rows: Vec<Vec<&str>> = clock
+            .text()
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 4, "{clock}");
+        for row in &rows {
+            let number = |column: usize| row[column].parse::<i64>().unwrap();
+            let (time, off_by, bound) = (number(1), number(2), number(3));
+            assert!(time > 0 && bound > 0, "{clock}");
+            assert!(off_by.abs() < bound + 10_000_000, "{clock}");
+        }
+        assert_eq!(rows[0][0], rows[2][0], "the same clocks again: {clock}");
+        bus.stop();
+    }
+}
+
 /// The network's stacks run on the timer's twins as they do on the timer.
 #[test]
 fn a_file_is_moved_on_the_timer_s_twins() {

@@ -217,13 +217,14 @@ impl FromStr for DeviceSpec {
         }
         let options = Options::parse(options)?;
         let mut carrier = Carrier::Table;
-        if kind == DeviceId::TIMER {
+        let has_twins = [DeviceId::CLOCK, DeviceId::TIMER].contains(&kind);
+        if has_twins {
             carrier = options.carrier(kind)?;
         } else {
             let Options { over, size, .. } = options;
             Options::refuse(kind, &[("over", over), ("size", size)])?;
         }
-        if ![DeviceId::NET, DeviceId::TIMER].contains(&kind) {
+        if !has_twins && kind != DeviceId::NET {
             Options::refuse(kind, &[("ring", options.ring)])?;
         }
         if kind != DeviceId::TIMER {
@@ -271,6 +272,10 @@ mod tests {
         let carrier = |text: &str| text.parse::<DeviceSpec>().unwrap().carrier;
         assert_eq!(carrier("timer"), Carrier::Table);
         assert_eq!(carrier("timer:7,over=table"), Carrier::Table);
+        assert_eq!(
+            carrier("clock,over=ring-last"),
+            carrier("timer,over=ring-last")
+        );
         let twin = |kind, size, reading| {
             Carrier::Ring(RingCarrier {
                 kind,

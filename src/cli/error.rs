@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use shmbus::devices::ActivateError;
+use shmbus::devices::clock::twin::TwinClockError;
 use shmbus::devices::clock::{CalibrationError, ClockError};
 use shmbus::devices::intc::IntcError;
 use shmbus::devices::lane::OutletError;
@@ -67,6 +68,8 @@ pub(crate) enum CliError {
     Serve(#[from] ServerError),
     #[error(transparent)]
     Clock(#[from] ClockError),
+    #[error("the clock's twin: {0}")]
+    TwinClock(#[from] TwinClockError),
     #[error("the timer: {0}")]
     Deadline(#[from] OutletError),
     #[error("the timer device: {0}")]

@@ -2,8 +2,10 @@
 
 use shmbus::Bus;
 use shmbus::devices::clock::device::ClockDevice;
+use shmbus::devices::clock::twin::ClockTwin;
 use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks, Ticks};
 use shmbus::devices::intc::device::IntcDevice;
+use shmbus::devices::lane::Carrier;
 use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
 use shmbus::devices::net::tap::Tap;
@@ -30,7 +32,14 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
                 let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default())
                     .map_err(CliError::Calibration)?;
                 for _ in 0..spec.count {
-                    builder = builder.device(clock(args, clocks.clone())?);
+                    let clocks = clocks.clone();
+                    builder = match spec.carrier {
+                        Carrier::Table => builder.device(clock(args, clocks)?),
+                        Carrier::Ring(rings) => {
+                            let twin = ClockTwin::new(clocks, rings).map_err(CliError::device)?;
+                            builder.device(twin)
+                        }
+                    };
                 }
             }
             DeviceId::TIMER => {

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use shmbus_devices::Regions;
+use shmbus_devices::clock::twin::TwinClockReader;
 use shmbus_devices::intc::{IntcDriver, device as intc};
 use shmbus_devices::timer::TimerDriver;
 use shmbus_ring::RingFeatures;
@@ -392,6 +393,22 @@ impl Guest {
     pub fn leave(self) {
         self.link.goodbye(GoodbyeReason::Finished);
     }
+}
+
+/// A reader of the clocks of a clock device's twin over rings, which is activated.
+/// [`TwinClockReader::receive`] says whether to signal the region
+/// [`role::SAMPLES_DRIVER`](shmbus_devices::clock::twin::role::SAMPLES_DRIVER).
+///
+/// # Errors
+///
+/// [`GuestError`].
+pub fn clock_twin(guest: &mut Guest, device: u32) -> Result<TwinClockReader, GuestError> {
+    let offer = guest.offer(device)?;
+    let features = shmbus_devices::lane::accepted(offer.offered());
+    let reader = TwinClockReader::attach(&guest.regions(device), &offer.config, features)
+        .map_err(|source| GuestError::Driver { device, source })?;
+    guest.activate(device, features)?;
+    Ok(reader)
 }
 
 /// The driver of a timer device, which is activated: that of virtual CPU 0. The others' timers stay off.

@@ -7,6 +7,7 @@ use shmbus::control::{DeviceOffer, DriverState};
 use shmbus::counters::{Counters, Totals};
 use shmbus::{Bus, Guest, inspect};
 use shmbus_devices::clock::device::ClockDevice;
+use shmbus_devices::clock::twin::ClockTwin;
 use shmbus_devices::clock::{
     Answer, ClockKind, ClockSample, Counter, CounterNotice, DisciplineLimits, HostClocks, Question,
 };
@@ -52,6 +53,16 @@ fn a_running_bus_has_the_regions_told_of() {
     for rings in RingKind::ALL {
         check_regions(rings);
     }
+}
+
+fn clock_twin(kind: RingKind) -> ClockTwin {
+    let clocks = HostClocks::calibrate(Counter::detect(), DisciplineLimits::default()).unwrap();
+    let rings = RingCarrier {
+        kind,
+        size: 8,
+        reading: Reading::Last,
+    };
+    ClockTwin::new(clocks, rings).unwrap()
 }
 
 fn timer_twin(kind: RingKind) -> TimerDevice {
@@ -101,6 +112,7 @@ fn check_regions(rings: RingKind) {
         .device(TimerDevice::new(3).unwrap())
         .device(IntcDevice::new(3).unwrap())
         .device(timer_twin(rings))
+        .device(clock_twin(rings))
         .listen(&path)
         .unwrap();
     let (stop, stopper) = std::io::pipe().unwrap();
@@ -119,6 +131,7 @@ fn check_regions(rings: RingKind) {
         (Some(2), "Timer", "role"),
         (Some(3), "Interrupt controller", "role"),
         (Some(4), "Timer", "role of a twin"),
+        (Some(5), "Clock", "role of a clock's twin"),
     ] {
         let found: BTreeSet<RegionOf> = regions
             .iter()
@@ -136,7 +149,7 @@ fn check_regions(rings: RingKind) {
             })
             .collect();
         let mut told = told_regions(section, roles);
-        if roles == "role of a twin" {
+        if roles.ends_with(" twin") {
             told = as_rings_of(rings.format, told);
         }
         assert_eq!(found, told, "{section}, {rings}");

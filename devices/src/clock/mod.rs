@@ -75,6 +75,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod transform;
+pub mod twin;
 mod vmclock;
 
 pub use control::ClockControl;

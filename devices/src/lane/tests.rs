@@ -3,8 +3,9 @@
 use core::ops::ControlFlow;
 
 use proptest::prelude::*;
-use shmbus_ring::{Buffer, DriverQueue, any::DriverRing};
-use shmbus_shm::{Bytes, Mapped, RingFormat};
+use shmbus_ring::any::{DeviceRing, DriverRing};
+use shmbus_ring::{Buffer, DeviceQueue, DriverQueue};
+use shmbus_shm::{Bytes, Mapped, OffsetSpace, RingFormat};
 use shmbus_table::{Epoch, Generation, InvalidValue, Value};
 
 use super::*;
@@ -253,15 +254,7 @@ fn a_host_never_waits_for_a_guest() {
 
 /// What a hostile guest can put into a ring of levels.
 fn hostile_element(bytes: &[u8], len: u32) -> InletError {
-    let carrier = Carrier::Ring(RingCarrier {
-        kind: RingKind::plain(RingFormat::Split),
-        size: 4,
-        reading: Reading::Last,
-    });
-    let lane = Lane::on_heap::<Level>(carrier, SLOTS).unwrap();
-    let Lane::Ring(ring) = lane.clone() else {
-        unreachable!("it was asked for");
-    };
+    let (lane, ring) = split_ring_of_four();
     let mut queue = DriverQueue::with_heap(DriverRing::new(ring.areas, ring.features).unwrap());
     Bytes::new(&ring.buffers, 0, bytes.len())
         .unwrap()
@@ -303,6 +296,57 @@ fn an_element_that_is_none_is_refused() {
             found,
         };
         assert_eq!(error, RingError::Element(refused).into());
+    }
+}
+
+fn split_ring_of_four() -> (Lane<Mapped>, RingLane<Mapped>) {
+    let carrier = Carrier::Ring(RingCarrier {
+        kind: RingKind::plain(RingFormat::Split),
+        size: 4,
+        reading: Reading::Last,
+    });
+    let lane = Lane::on_heap::<Level>(carrier, SLOTS).unwrap();
+    let Lane::Ring(ring) = lane.clone() else {
+        unreachable!("it was asked for");
+    };
+    (lane, ring)
+}
+
+/// Whatever a host says it has written, and whatever a guest lends.
+#[test]
+fn buffers_of_another_length_are_refused() {
+    for found in [0, 8, 23] {
+        let refused = |error| {
+            let expected = 24;
+            let found = found.into();
+            error == RingError::Element(ElementError::Bytes { expected, found })
+        };
+        let (lane, ring) = split_ring_of_four();
+        let mut inlet = Inlet::<Level, Mapped>::at_guest(lane, SLOTS).unwrap();
+        let mut host = DeviceQueue::with_heap(DeviceRing::new(ring.areas, ring.features).unwrap());
+        host.poll().unwrap();
+        let space = OffsetSpace::new(ring.buffers);
+        let mut segments = [Buffer::default(); 1];
+        let chain = host.take(&space, &mut segments).unwrap();
+        host.complete(chain.unwrap(), found).unwrap();
+        let _ = host.publish();
+        let error = inlet.take(8, |_, _, _| panic!("there is none"));
+        assert!(matches!(error, Err(InletError::Ring(error)) if refused(error)));
+
+        let (lane, ring) = split_ring_of_four();
+        let mut guest = DriverQueue::with_heap(DriverRing::new(ring.areas, ring.features).unwrap());
+        // A chain of no bytes is no chain.
+        let lent = Buffer::new(0, found.max(1));
+        guest.add(&[], &[lent], ()).unwrap();
+        let _ = guest.publish();
+        let mut outlet = Outlet::<Level, Mapped>::at_host(lane, SLOTS).unwrap();
+        assert!(matches!(
+            outlet.place(0, Level(1)),
+            Err(OutletError::Ring(RingError::Element(ElementError::Bytes {
+                expected: 24,
+                ..
+            })))
+        ));
     }
 }
 

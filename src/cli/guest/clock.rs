@@ -39,6 +39,10 @@ pub(super) fn run(
     max_error_ns: u64,
 ) -> Result<(), CliError> {
     let device = find(guest, DeviceId::CLOCK)?;
+    let is_twin = guest.regions(device).get(role::CLOCKS).is_err();
+    if is_twin {
+        return super::clock_twin::run(guest, device, count);
+    }
     let domain = clock_reader(guest, device)?
         .sample(ClockKind::Monotonic)?
         .domain;

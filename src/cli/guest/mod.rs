@@ -1,6 +1,7 @@
 //! `shmbus guest`: uses the devices of a bus.
 
 mod clock;
+mod clock_twin;
 mod intc;
 mod net;
 mod timer;
