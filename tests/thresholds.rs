@@ -40,9 +40,8 @@ fn sleep_through(step: u64, table: Mapped, alarm: Alarm<Mapped>, waiter: Waiter)
         if seen < wanted {
             armings += 1;
             if alarm.arm_at(word(wanted), || word(generation())) == Arm::Armed {
-                while !waiter.wait(LOST).unwrap() {
-                    panic!("nobody woke who waits for generation {wanted}");
-                }
+                let woken = waiter.wait(LOST).unwrap();
+                assert!(woken, "nobody woke who waits for generation {wanted}");
             }
             seen = generation();
         }
