@@ -143,6 +143,7 @@ fn pinned_slots_of_256_bytes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slots of 256 bytes are the same accesses")]
 fn pinned_slots_of_4096_bytes() {
     writer_and_readers(4096);
 }

@@ -91,7 +91,8 @@ const NOBODY: &[Entries<u64, Mapped>] = &[];
 
 #[test]
 fn a_pinned_value_stays_while_others_read_on() {
-    for copies in [4, 8, 16] {
+    for copies in if cfg!(miri) { &[4][..] } else { &[4, 8, 16] } {
+        let copies = *copies;
         let (slot, mut writer) = slot(copies, 3);
         let heard = readers(max_subscribed(copies));
         let mut cursors = vec![ReadCursor::default(); heard.len()];
@@ -213,8 +214,9 @@ fn announcements_cost_nobody_else_anything() {
 #[test]
 fn a_dead_writer_leaves_a_complete_value() {
     const WORDS: usize = 2;
-    for copies in [4, 8] {
-        for before in 0..copies as u64 + 3 {
+    for copies in if cfg!(miri) { &[4][..] } else { &[4, 8] } {
+        let copies = *copies;
+        for before in (0..copies as u64 + 3).step_by(if cfg!(miri) { 3 } else { 1 }) {
             for stores in 0..=WORDS as u64 + 5 {
                 let (slot, mut writer) = slot(copies, WORDS);
                 let heard = readers(2);
