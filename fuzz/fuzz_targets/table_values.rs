@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use shmbus::control::{DeviceOffer, DriverState};
 use shmbus::counters::Counters;
 use shmbus_devices::RingState;
-use shmbus_devices::clock::{ClockSample, CounterTransform};
+use shmbus_devices::clock::{Answer, ClockSample, CounterNotice, Question};
+use shmbus_devices::intc::{Control, Wire};
 use shmbus_devices::timer::{Deadline, Expiration};
 use shmbus_table::Value;
 
@@ -25,14 +26,18 @@ fn check<V: Value + PartialEq + Debug>(words: &[u64]) {
 
 fuzz_target!(|input: (u8, [u64; 32])| {
     let (which, words) = input;
-    match which % 8 {
+    match which % 12 {
         0 => check::<DeviceOffer>(&words),
         1 => check::<DriverState>(&words),
         2 => check::<Counters>(&words),
         3 => check::<RingState>(&words),
         4 => check::<ClockSample>(&words),
-        5 => check::<CounterTransform>(&words),
+        5 => check::<CounterNotice>(&words),
         6 => check::<Deadline>(&words),
+        7 => check::<Question>(&words),
+        8 => check::<Answer>(&words),
+        9 => check::<Wire>(&words),
+        10 => check::<Control>(&words),
         _ => check::<Expiration>(&words),
     }
 });
