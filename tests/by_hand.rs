@@ -483,11 +483,11 @@ fn mistakes_are_explained() {
     for (device, word) in [
         ("disk", "net, clock, timer or intc"),
         ("intc,lines=0", "1 to 65536"),
-        ("clock,lines=4", "no lines"),
+        ("clock,lines=4", "lines is no option"),
         ("timer:0", "1 to 10000"),
         ("net:2", "one net device"),
         ("net,ring=round", "packed-inorder"),
-        ("timer,ring=packed", "no rings"),
+        ("timer,ring=packed", "over tables"),
     ] {
         run(&["host", "--socket", socket, "--device", device]).expect_error(&[word]);
     }
