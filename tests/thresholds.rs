@@ -27,7 +27,8 @@ fn sleep_through(step: u64, table: Mapped, alarm: Alarm<Mapped>, waiter: Waiter)
         let mut value = [0];
         match reader.read(SLOT, &mut value) {
             Ok(generation) => {
-                assert_eq!(value, [generation.count()], "the value of its generation");
+                // A slot of 8 bytes has a lower bound for its generation.
+                assert!(value[0] >= generation.count(), "{value:?} at {generation}");
                 generation.count()
             }
             Err(_) => 0, // never written

@@ -25,6 +25,8 @@ pub(crate) fn run() -> Result<(), CliError> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
+        // Also where another crate of the build has asked for colours.
+        .with_ansi(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)

@@ -67,7 +67,8 @@ pub struct FiredFor {
 /// told.
 #[derive(Debug)]
 pub struct Timers<W: Window> {
-    owners: BTreeMap<TimerOwner, Served<W>>,
+    /// Boxed: a node of the map has room for eleven, and most devices serve one or none.
+    owners: BTreeMap<TimerOwner, Box<Served<W>>>,
     schedule: Schedule,
     counters: TimerCounters,
     lateness: LatenessHistogram,
@@ -134,12 +135,12 @@ impl<W: Window> Timers<W> {
         let expirations = Outlet::at_host(lanes.expirations, timers)?;
         self.owners.insert(
             owner,
-            Served {
+            Box::new(Served {
                 deadlines,
                 expirations,
                 timers: vec![Timer::default(); timers as usize],
                 faulted: false,
-            },
+            }),
         );
         Ok(())
     }
