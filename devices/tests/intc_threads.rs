@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
 use shmbus_devices::SessionId;
-use shmbus_devices::intc::{Control, IntcDriver, IntcWindows, LinePriority, Lines, Wire};
-use shmbus_shm::{Mapped, heap};
-use shmbus_table::layout_of;
+use shmbus_devices::intc::{IntcDriver, IntcLanes, LinePriority, Lines};
+use shmbus_devices::lane::Carrier;
+use shmbus_shm::Mapped;
 
 const LINES: u32 = if cfg!(miri) { 8 } else { 200 };
 const STEPS: u64 = if cfg!(miri) { 300 } else { 400_000 };
@@ -32,15 +32,6 @@ impl Numbers {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 33) as u32 % bound
-    }
-}
-
-fn windows() -> IntcWindows<Mapped> {
-    let wires = layout_of::<Wire>(LINES).unwrap().bytes();
-    IntcWindows {
-        wires: heap(wires),
-        controls: heap(layout_of::<Control>(LINES).unwrap().bytes()),
-        requests: heap(wires),
     }
 }
 
@@ -79,10 +70,10 @@ fn raise(mut host: Lines<Mapped>, noted: &[Noted], is_over: &AtomicBool) -> Line
 
 #[test]
 fn every_edge_is_accounted_for_and_nothing_comes_without_a_cause() {
-    let windows = windows();
-    let mut driver = IntcDriver::new(windows.clone(), LINES).unwrap();
+    let lanes = IntcLanes::on_heap(Carrier::Table, LINES).unwrap();
+    let mut driver = IntcDriver::new(lanes.clone(), LINES).unwrap();
     let mut host = Lines::new(LINES);
-    host.add_guest(ID, windows, 0, |_, _| ()).unwrap();
+    host.add_guest(ID, lanes, 0, |_, _| ()).unwrap();
     let mut numbers = Numbers(6364136223846793005);
     for line in 0..LINES {
         let priority = LinePriority::new(numbers.below(32) as u8).unwrap();

@@ -69,8 +69,9 @@ pub(crate) struct HostArgs {
     pub(crate) socket: PathBuf,
     /// A device to serve: net, clock, timer or intc; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
     /// device's rings are split, split-inorder, packed, packed-inorder or tagged: `net,ring=FORMAT`. A timer has tables
-    /// for each of a guest's virtual CPUs: `timer,vcpus=N`. For comparison clock and timer also come over rings of which
-    /// every element is acted on, or the last: `timer,over=ring-every` or `over=ring-last`, with `ring=FORMAT,size=ENTRIES`.
+    /// for each of a guest's virtual CPUs: `timer,vcpus=N`. For comparison clock, timer and intc also come over rings of
+    /// which every element is acted on, or the last: `timer,over=ring-every` or `over=ring-last`, with
+    /// `ring=FORMAT,size=ENTRIES`.
     /// An interrupt controller has 256 lines for each guest, or as many as `intc,lines=N` says.
     #[arg(
         long = "device",

@@ -217,15 +217,11 @@ impl FromStr for DeviceSpec {
         }
         let options = Options::parse(options)?;
         let mut carrier = Carrier::Table;
-        let has_twins = [DeviceId::CLOCK, DeviceId::TIMER].contains(&kind);
-        if has_twins {
-            carrier = options.carrier(kind)?;
-        } else {
+        if kind == DeviceId::NET {
             let Options { over, size, .. } = options;
             Options::refuse(kind, &[("over", over), ("size", size)])?;
-        }
-        if !has_twins && kind != DeviceId::NET {
-            Options::refuse(kind, &[("ring", options.ring)])?;
+        } else {
+            carrier = options.carrier(kind)?;
         }
         if kind != DeviceId::TIMER {
             Options::refuse(kind, &[("vcpus", options.vcpus)])?;
@@ -293,6 +289,10 @@ mod tests {
             carrier("timer,size=3,over=ring-last,ring=packed-inorder"),
             twin(packed, 3, Reading::Last)
         );
+        assert_eq!(
+            carrier("intc,lines=9,over=ring-last,ring=packed-inorder,size=3"),
+            twin(packed, 3, Reading::Last)
+        );
         assert_eq!("timer,vcpus=4".parse::<DeviceSpec>().unwrap().vcpus, 4);
     }
 
@@ -322,6 +322,7 @@ mod tests {
             "intc,lines=65537",
             "intc,lines=4,lines=4",
             "intc,ring=split",
+            "intc,over=ring-every,size=x",
             "timer,size=16",
             "timer,over=ring",
             "timer,over=ring-last,size=3",

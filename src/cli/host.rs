@@ -4,7 +4,7 @@ use shmbus::Bus;
 use shmbus::devices::clock::device::ClockDevice;
 use shmbus::devices::clock::twin::ClockTwin;
 use shmbus::devices::clock::{Counter, DisciplineLimits, HostClocks, Ticks};
-use shmbus::devices::intc::device::IntcDevice;
+use shmbus::devices::intc::device::{IntcDevice, IntcOptions};
 use shmbus::devices::lane::Carrier;
 use shmbus::devices::net::device::NetDevice;
 use shmbus::devices::net::pcap::{Pace, Recorder, Replay};
@@ -54,8 +54,11 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
             }
             DeviceId::INTC => {
                 for _ in 0..spec.count {
-                    let device = IntcDevice::new(spec.lines).map_err(CliError::device)?;
-                    builder = builder.device(device);
+                    let intc = IntcDevice::with(IntcOptions {
+                        lines: spec.lines,
+                        carrier: spec.carrier,
+                    });
+                    builder = builder.device(intc.map_err(CliError::device)?);
                 }
             }
             _ => builder = builder.device(net(args, spec.rings)?),

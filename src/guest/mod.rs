@@ -28,7 +28,7 @@ use shmbus_transports::local::{
     Backoff, CloseReason, ConnectError, GoodbyeReason, GuestLink, GuestName, GuestOptions,
     Invitation, LinkEvent,
 };
-use shmbus_virtio::{DeviceId, DeviceStatus, Features};
+use shmbus_virtio::{DeviceId, DeviceStatus};
 
 pub use self::clock::{clock_driver, clock_driver_over, clock_reader, estimate_counter};
 pub use self::error::GuestError;
@@ -446,9 +446,11 @@ pub fn timer_drivers(
 ///
 /// [`GuestError`].
 pub fn intc_driver(guest: &mut Guest, device: u32) -> Result<IntcDriver<Mapped>, GuestError> {
-    let driver = intc::attach(&guest.regions(device))
+    let offer = guest.offer(device)?;
+    let features = shmbus_devices::lane::accepted(offer.offered());
+    let driver = intc::attach(&guest.regions(device), &offer.config, features)
         .map_err(|source| GuestError::Driver { device, source })?;
-    guest.activate(device, Features::VERSION_1)?;
+    guest.activate(device, features)?;
     Ok(driver)
 }
 
@@ -463,9 +465,11 @@ pub fn move_intc_driver(
     device: u32,
     driver: &mut IntcDriver<Mapped>,
 ) -> Result<(), GuestError> {
-    let notify = intc::move_to(driver, &guest.regions(device))
+    let offer = guest.offer(device)?;
+    let features = shmbus_devices::lane::accepted(offer.offered());
+    let notify = intc::move_to(driver, &guest.regions(device), &offer.config, features)
         .map_err(|source| GuestError::Driver { device, source })?;
-    guest.activate(device, Features::VERSION_1)?;
+    guest.activate(device, features)?;
     guest.signal(device, intc::role::REQUESTS, notify);
     Ok(())
 }

@@ -8,6 +8,7 @@ use shmbus_devices::clock::{
     Answer, ClockKind, ClockSample, ClockStatus, CounterDomain, CounterNotice, CounterTransform,
     Leap, Question, Rate, TransformSource, VMCLOCK_BYTES, VmclockPage,
 };
+use shmbus_devices::intc::device::{IntcDevice, IntcOptions};
 use shmbus_devices::intc::{Control, LinePriority, Wire};
 use shmbus_devices::lane::{Carrier, Lane, Reading, RingCarrier};
 use shmbus_devices::net::config::{DEFAULT_MTU, MAX_MTU, NetConfig};
@@ -421,6 +422,24 @@ fn interrupt_lines_have_the_payloads_told_of() {
         ..control
     };
     check_payload(&told, &control, &rows(2));
+    let ring = RingCarrier {
+        kind: RingKind::plain(RingFormat::Split),
+        size: 4,
+        reading: Reading::Last,
+    };
+    for (carrier, number) in [(Carrier::Table, 0), (Carrier::Ring(ring), 2)] {
+        let mut device = IntcDevice::with(IntcOptions { lines: 5, carrier }).unwrap();
+        let config = device.config(SessionId(1));
+        assert_eq!(config, [5, number, 0, 0, 0, 0, 0, 0]);
+        if number != 0 {
+            let rows = [
+                ("lines of a guest", 5),
+                ("carrier: 0 tables, 1 rings of which every", 2),
+            ];
+            let told = nth_table("Interrupt controller", "offset", 2);
+            check_structure(&told, &to_bytes(&config), &rows);
+        }
+    }
     // What a slot stands for that was never written.
     assert_eq!(Control::default().priority, LinePriority::new(31).unwrap());
 }

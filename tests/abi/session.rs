@@ -11,7 +11,7 @@ use shmbus_devices::clock::twin::ClockTwin;
 use shmbus_devices::clock::{
     Answer, ClockKind, ClockSample, Counter, CounterNotice, DisciplineLimits, HostClocks, Question,
 };
-use shmbus_devices::intc::device::IntcDevice;
+use shmbus_devices::intc::device::{IntcDevice, IntcOptions};
 use shmbus_devices::intc::{Control, Wire};
 use shmbus_devices::lane::{Carrier, Reading, RingCarrier};
 use shmbus_devices::net::config::DEFAULT_MTU;
@@ -78,6 +78,15 @@ fn timer_twin(kind: RingKind) -> TimerDevice {
     TimerDevice::with(options).unwrap()
 }
 
+fn intc_twin(kind: RingKind) -> IntcDevice {
+    let carrier = Carrier::Ring(RingCarrier {
+        kind,
+        size: 8,
+        reading: Reading::Last,
+    });
+    IntcDevice::with(IntcOptions { lines: 3, carrier }).unwrap()
+}
+
 /// The regions of a twin, which the document lists once for all formats; a test names those of packed and tagged rings
 /// alike.
 fn as_rings_of(format: RingFormat, told: BTreeSet<RegionOf>) -> BTreeSet<RegionOf> {
@@ -113,6 +122,7 @@ fn check_regions(rings: RingKind) {
         .device(IntcDevice::new(3).unwrap())
         .device(timer_twin(rings))
         .device(clock_twin(rings))
+        .device(intc_twin(rings))
         .listen(&path)
         .unwrap();
     let (stop, stopper) = std::io::pipe().unwrap();
@@ -132,6 +142,7 @@ fn check_regions(rings: RingKind) {
         (Some(3), "Interrupt controller", "role"),
         (Some(4), "Timer", "role of a twin"),
         (Some(5), "Clock", "role of a clock's twin"),
+        (Some(6), "Interrupt controller", "role of a twin"),
     ] {
         let found: BTreeSet<RegionOf> = regions
             .iter()

@@ -7,26 +7,47 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use shmbus_ring::RingFeatures;
-use shmbus_shm::{Mapped, Notify, RegionKind, Section};
+use shmbus_shm::{Mapped, Notify};
 use shmbus_signal::Priority;
-use shmbus_table::{LayoutError, TableLayout, Value, layout_of};
+use shmbus_table::TableLayout;
 use shmbus_virtio::DeviceId;
 
-use super::{Control, IntcDriver, IntcWindows, Lines, Wire};
+use super::{IntcDriver, IntcLanes, Lines, lanes};
 use crate::clock::monotonic_ns;
 use crate::device::{
-    ActivateError, CONFIG_WORDS, COUNTERS, Device, NoRegion, Outbox, Progress, RegionRequest,
-    Regions, SessionId,
+    ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
+    SessionId,
 };
+use crate::lane::{Carrier, LaneError, Reading, RingCarrier};
 
 /// The roles of the device's regions in a session.
 pub mod role {
-    /// Table of [`Wire`](crate::intc::Wire): what is on each line; the host writes.
+    /// Table of [`Wire`](crate::intc::Wire): what is on each line; or the device's area of their ring. The host writes, and
+    /// signals by it.
     pub const WIRES: u16 = 0;
-    /// Table of [`Control`](crate::intc::Control); the guest writes.
+    /// Table of [`Control`](crate::intc::Control), or the driver's area of their ring; the guest writes, and signals by it.
     pub const CONTROLS: u16 = 1;
-    /// Table of [`Wire`](crate::intc::Wire): what the guest drives onto each line; the guest writes.
+    /// Table of [`Wire`](crate::intc::Wire): what the guest drives onto each line; or the driver's area of their ring. The
+    /// guest writes, and signals by it.
     pub const REQUESTS: u16 = 2;
+    /// What the guest writes of a ring of wires.
+    pub const WIRES_DRIVER: u16 = 3;
+    /// What both write of a ring of wires; not of a split one.
+    pub const WIRES_COMMON: u16 = 4;
+    /// The elements of a ring of wires; the host writes.
+    pub const WIRES_ELEMENTS: u16 = 5;
+    /// What the host writes of a ring of controls.
+    pub const CONTROLS_DEVICE: u16 = 6;
+    /// What both write of a ring of controls; not of a split one.
+    pub const CONTROLS_COMMON: u16 = 7;
+    /// The elements of a ring of controls; the guest writes.
+    pub const CONTROLS_ELEMENTS: u16 = 8;
+    /// What the host writes of a ring of requests.
+    pub const REQUESTS_DEVICE: u16 = 9;
+    /// What both write of a ring of requests; not of a split one.
+    pub const REQUESTS_COMMON: u16 = 10;
+    /// The elements of a ring of requests; the guest writes.
+    pub const REQUESTS_ELEMENTS: u16 = 11;
 }
 
 /// What [`Device::counters`] gives; times in nanoseconds.
@@ -45,11 +66,37 @@ pub(crate) const COUNTER_NAMES: [&str; 8] = [
 /// one line at least, whatever the number of guests.
 const BUDGET: usize = 1024;
 
+/// The most lines of a guest.
+pub const MOST_LINES: u32 = TableLayout::MAX_SLOTS;
+
+/// What an interrupt controller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntcOptions {
+    /// Lines of each guest: 1 to [`MOST_LINES`].
+    pub lines: u32,
+    /// What carries what is said of them.
+    pub carrier: Carrier,
+}
+
+/// There is no such device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IntcSetupError {
+    /// The number of lines.
+    #[error("an interrupt controller has 1 to {MOST_LINES} lines, not {found}")]
+    Lines {
+        /// What was asked for.
+        found: u32,
+    },
+    /// The rings.
+    #[error(transparent)]
+    Lanes(#[from] LaneError),
+}
+
 /// The lines of all guests, as one device of the bus.
 pub struct IntcDevice {
     lines: Lines<Mapped>,
-    wires: TableLayout,
-    controls: TableLayout,
+    options: IntcOptions,
+    regions: Vec<RegionRequest>,
     /// Eventfds, and the line that each raises.
     pulses: Vec<(OwnedFd, u32)>,
     active: BTreeSet<SessionId>,
@@ -76,16 +123,32 @@ pub enum PulseError {
 }
 
 impl IntcDevice {
-    /// A device of `lines` lines for each guest.
+    /// A device of `lines` lines for each guest, over tables.
     ///
     /// # Errors
     ///
-    /// [`LayoutError`] for none, or for more than a table has slots.
-    pub fn new(lines: u32) -> Result<Self, LayoutError> {
+    /// [`IntcSetupError`] for none, or for more than a table has slots.
+    pub fn new(lines: u32) -> Result<Self, IntcSetupError> {
+        Self::with(IntcOptions {
+            lines,
+            carrier: Carrier::Table,
+        })
+    }
+
+    /// A device as `options` say.
+    ///
+    /// # Errors
+    ///
+    /// [`IntcSetupError`].
+    pub fn with(options: IntcOptions) -> Result<Self, IntcSetupError> {
+        let found = options.lines;
+        if !(1..=MOST_LINES).contains(&found) {
+            return Err(IntcSetupError::Lines { found });
+        }
         Ok(Self {
-            lines: Lines::new(lines),
-            wires: layout_of::<Wire>(lines)?,
-            controls: layout_of::<Control>(lines)?,
+            lines: Lines::new(options.lines),
+            options,
+            regions: lanes::regions(options)?,
             pulses: Vec::new(),
             active: BTreeSet::new(),
             unfinished: BTreeSet::new(),
@@ -139,31 +202,19 @@ impl Device for IntcDevice {
         DeviceId::INTC
     }
 
+    fn features(&self) -> RingFeatures {
+        self.options.carrier.features()
+    }
+
     fn config(&mut self, _: SessionId) -> [u64; CONFIG_WORDS] {
-        [0; CONFIG_WORDS]
+        let mut words = [0; CONFIG_WORDS];
+        words[0] = self.options.lines.into();
+        words[1] = self.options.carrier.number();
+        words
     }
 
     fn regions(&self) -> Vec<RegionRequest> {
-        let table = |role, section, layout: TableLayout, words: usize| RegionRequest {
-            role,
-            kind: RegionKind::Table {
-                slots: layout.slots(),
-                slot_bytes: 8 * words as u32,
-            },
-            section,
-            bytes: layout.bytes(),
-            signal: Some(Priority::HIGHEST),
-        };
-        vec![
-            table(role::WIRES, Section::Host, self.wires, Wire::WORDS),
-            table(
-                role::CONTROLS,
-                Section::Guest,
-                self.controls,
-                Control::WORDS,
-            ),
-            table(role::REQUESTS, Section::Guest, self.wires, Wire::WORDS),
-        ]
+        self.regions.clone()
     }
 
     fn start(&mut self, _: &Regions) -> Result<(), ActivateError> {
@@ -174,13 +225,17 @@ impl Device for IntcDevice {
         &mut self,
         session: SessionId,
         regions: &Regions,
-        _: RingFeatures,
+        features: RingFeatures,
     ) -> Result<(), ActivateError> {
-        let (now, windows, owed) = (monotonic_ns(), windows(regions)?, &mut self.owed);
-        self.lines
-            .add_guest(session, windows, now, |guest, notify| {
-                owe(owed, guest, notify);
-            })?;
+        let reading = match self.options.carrier {
+            Carrier::Ring(RingCarrier { reading, .. }) => reading,
+            Carrier::Table => Reading::Last,
+        };
+        let lanes = IntcLanes::find(regions, reading, features)?;
+        let (now, owed) = (monotonic_ns(), &mut self.owed);
+        self.lines.add_guest(session, lanes, now, |guest, notify| {
+            owe(owed, guest, notify);
+        })?;
         self.active.insert(session);
         self.unfinished.insert(session);
         Ok(())
@@ -272,22 +327,19 @@ fn owe(owed: &mut BTreeSet<SessionId>, guest: SessionId, notify: Notify) {
     }
 }
 
-fn windows(regions: &Regions) -> Result<IntcWindows<Mapped>, NoRegion> {
-    Ok(IntcWindows {
-        wires: regions.get(role::WIRES)?.clone(),
-        controls: regions.get(role::CONTROLS)?.clone(),
-        requests: regions.get(role::REQUESTS)?.clone(),
-    })
-}
-
-/// The guest's driver over a session's regions.
+/// The guest's driver over a session's regions, of the device that has this configuration and is to be activated with
+/// `features`.
 ///
 /// # Errors
 ///
 /// If the regions are not what an interrupt controller has.
-pub fn attach(regions: &Regions) -> Result<IntcDriver<Mapped>, ActivateError> {
-    let lines = regions.slots(role::CONTROLS)?;
-    Ok(IntcDriver::new(windows(regions)?, lines)?)
+pub fn attach(
+    regions: &Regions,
+    config: &[u64; CONFIG_WORDS],
+    features: impl Into<RingFeatures>,
+) -> Result<IntcDriver<Mapped>, ActivateError> {
+    let (lanes, lines) = lanes::at_guest(regions, config, features.into())?;
+    Ok(IntcDriver::new(lanes, lines)?)
 }
 
 /// Has a driver go on over another session's regions, as [`IntcDriver::move_to`] does.
@@ -298,18 +350,20 @@ pub fn attach(regions: &Regions) -> Result<IntcDriver<Mapped>, ActivateError> {
 pub fn move_to(
     driver: &mut IntcDriver<Mapped>,
     regions: &Regions,
+    config: &[u64; CONFIG_WORDS],
+    features: impl Into<RingFeatures>,
 ) -> Result<Notify, ActivateError> {
-    let (lines, expected) = (regions.slots(role::CONTROLS)?, driver.lines());
+    let (lanes, lines) = lanes::at_guest(regions, config, features.into())?;
+    let expected = driver.lines();
     if lines != expected {
         return Err(format!("the device has {lines} lines, and had {expected}").into());
     }
-    Ok(driver.move_to(windows(regions)?)?)
+    Ok(driver.move_to(lanes)?)
 }
 
 #[cfg(test)]
 mod tests {
     use shmbus_shm::heap;
-    use shmbus_virtio::Features;
 
     use super::*;
 
@@ -325,9 +379,14 @@ mod tests {
 
     fn join(device: &mut IntcDevice, session: u64) -> (IntcDriver<Mapped>, Regions) {
         let regions = regions(device);
-        let driver = attach(&regions).unwrap();
+        let driver = attach_to(device, &regions);
         activate(device, session, &regions).unwrap();
         (driver, regions)
+    }
+
+    fn attach_to(device: &mut IntcDevice, regions: &Regions) -> IntcDriver<Mapped> {
+        let (config, features) = (device.config(SessionId(1)), device.features());
+        attach(regions, &config, features).unwrap()
     }
 
     fn activate(
@@ -335,7 +394,7 @@ mod tests {
         session: u64,
         regions: &Regions,
     ) -> Result<(), ActivateError> {
-        device.activate(SessionId(session), regions, Features::VERSION_1.into())
+        device.activate(SessionId(session), regions, device.features())
     }
 
     fn told(outbox: &mut Outbox) -> Vec<u64> {
@@ -378,7 +437,7 @@ mod tests {
             "none is set up"
         );
         assert!(activate(&mut device, 1, &Regions::default()).is_err());
-        let _ = attach(&regions).unwrap();
+        let _ = attach_to(&mut device, &regions);
         activate(&mut device, 1, &regions).unwrap();
         device.deactivate(SessionId(99));
         assert!(IntcDevice::new(0).is_err());

@@ -1,12 +1,19 @@
 //! The guest's side: what is raised is sorted, delivered, and ended.
 
-use shmbus_shm::{Notify, Window};
-use shmbus_table::{TableError, TypedReadError};
+use core::ops::ControlFlow;
 
+use shmbus_shm::{Notify, Window};
+use shmbus_table::Epoch;
+
+use super::error::{IntcError, IntcFault, IntcMoveError};
 use super::line::Line;
 use super::ready::ReadyLines;
-use super::tables::{Awaited, Written, set_up};
-use super::{Control, LinePriority, Wire};
+use super::{Control, IntcLanes, LinePriority, Wire};
+use crate::lane::{Inlet, LaneError, Outlet, OutletError};
+
+/// How often a call looks whether there is more in a ring, while it finds nothing to deliver. A round takes as much as the ring
+/// holds. Over a table there is one.
+pub(super) const MOST_ROUNDS: u32 = 1 << 16;
 
 /// An interrupt that was delivered. The line is in service until [`IntcDriver::end`].
 #[must_use = "a line stays in service, and holds back those that are not more urgent, until it is ended"]
@@ -43,53 +50,6 @@ pub struct DriverCounters {
     pub raised: u64,
 }
 
-/// The device broke the rules. The driver reports it until it is moved to other tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IntcFault {
-    /// The host's table of lines is none, or not for as many lines.
-    #[error("the table of lines: {0}")]
-    NoTable(TableError),
-    /// A line's state could not be read.
-    #[error("the state of line {line}: {error}")]
-    Unreadable {
-        /// Which line.
-        line: u32,
-        /// What was wrong.
-        error: TypedReadError,
-    },
-    /// The number of a line's last edge went back.
-    #[error("line {line} had {expected} edges, and now has {found}")]
-    EdgesTakenBack {
-        /// Which line.
-        line: u32,
-        /// The number of the last edge seen, at least.
-        expected: u64,
-        /// The number found.
-        found: u64,
-    },
-}
-
-/// A call did nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IntcError {
-    /// The device broke the rules.
-    #[error(transparent)]
-    Fault(#[from] IntcFault),
-    /// There is no such line, or its slot takes no more values.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// A line was ended that is not in service, or not the one that was delivered last.
-    #[error(
-        "line {line} is not the one in service that was delivered last, which is {innermost:?}"
-    )]
-    NotInnermost {
-        /// The line that should have been ended.
-        line: u32,
-        /// The one that is to be ended first, if there is any.
-        innermost: Option<u32>,
-    },
-}
-
 /// The guest's side of an interrupt controller, for one virtual CPU: one that takes interrupts nested, not side by side.
 ///
 /// All arbitration happens here, in private memory: the host says what is on each line, and this driver sorts. It keeps
@@ -97,9 +57,11 @@ pub enum IntcError {
 /// that moment is delivered when the service has ended. [`claim`](Self::claim) allocates nothing.
 #[derive(Debug)]
 pub struct IntcDriver<W: Window> {
-    wires: Awaited<Wire, W>,
-    controls: Written<Control, W>,
-    requests: Written<Wire, W>,
+    wires: Inlet<Wire, W>,
+    /// Which life of the host's the wires are of: numbers of two lives must not meet.
+    life: Option<Epoch>,
+    controls: Outlet<Control, W>,
+    requests: Outlet<Wire, W>,
     lines: Vec<Line>,
     /// What this guest drives onto each line.
     driven: Vec<Wire>,
@@ -112,29 +74,19 @@ pub struct IntcDriver<W: Window> {
     fault: Option<IntcFault>,
 }
 
-/// The memory of a guest's interrupt controller.
-#[derive(Clone, Debug)]
-pub struct IntcWindows<W> {
-    /// Of the table that the host writes: what is on each line.
-    pub wires: W,
-    /// Of the table that the guest writes: how it wants each line, and how far it has come with it.
-    pub controls: W,
-    /// Of the table that the guest writes: what it drives onto each line.
-    pub requests: W,
-}
-
 impl<W: Window> IntcDriver<W> {
-    /// `lines` lines that are all masked: sets up the guest's tables in `windows`. The host sets up its own when it is
-    /// told that the driver is ready; what is there before is an earlier life's.
+    /// `lines` lines that are all masked: sets up the guest's part of `lanes`. The host sets up its own when it is told that
+    /// the driver is ready; what is in its tables before is an earlier life's. Over rings nothing may be taken in before.
     ///
     /// # Errors
     ///
-    /// [`TableError`]: the guest's memory does not hold so many lines.
-    pub fn new(windows: IntcWindows<W>, lines: u32) -> Result<Self, TableError> {
+    /// [`LaneError`]: the guest's memory does not hold so many lines.
+    pub fn new(lanes: IntcLanes<W>, lines: u32) -> Result<Self, LaneError> {
         Ok(Self {
-            wires: Awaited::new(windows.wires),
-            controls: set_up(windows.controls, lines)?,
-            requests: set_up(windows.requests, lines)?,
+            wires: Inlet::at_guest(lanes.wires, lines)?,
+            life: None,
+            controls: Outlet::at_guest(lanes.controls, lines)?,
+            requests: Outlet::at_guest(lanes.requests, lines)?,
             lines: vec![Line::default(); lines as usize],
             driven: vec![Wire::default(); lines as usize],
             ready: ReadyLines::new(lines),
@@ -174,19 +126,24 @@ impl<W: Window> IntcDriver<W> {
         self.service.iter().map(|(_, line)| *line)
     }
 
-    fn line(&self, line: u32) -> Result<&Line, TableError> {
+    /// How many values wait for room in a ring: the host does not know of them yet.
+    pub fn waiting(&self) -> usize {
+        self.controls.waiting() + self.requests.waiting()
+    }
+
+    fn line(&self, line: u32) -> Result<&Line, OutletError> {
         let slots = self.lines();
         self.lines
             .get(line as usize)
-            .ok_or(TableError::NoSuchSlot { slot: line, slots })
+            .ok_or(OutletError::NoSuchSlot { slot: line, slots })
     }
 
     /// Lets `line` be delivered. If it was pending while it was masked, it is now: claim.
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the line stays as it was.
-    pub fn unmask(&mut self, line: u32) -> Result<(), TableError> {
+    /// [`OutletError`]; the line stays as it was.
+    pub fn unmask(&mut self, line: u32) -> Result<(), OutletError> {
         self.change(line, |line| line.enabled = true)
     }
 
@@ -194,8 +151,8 @@ impl<W: Window> IntcDriver<W> {
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the line stays as it was.
-    pub fn mask(&mut self, line: u32) -> Result<(), TableError> {
+    /// [`OutletError`]; the line stays as it was.
+    pub fn mask(&mut self, line: u32) -> Result<(), OutletError> {
         self.change(line, |line| line.enabled = false)
     }
 
@@ -203,18 +160,18 @@ impl<W: Window> IntcDriver<W> {
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the line stays as it was.
-    pub fn set_priority(&mut self, line: u32, priority: LinePriority) -> Result<(), TableError> {
+    /// [`OutletError`]; the line stays as it was.
+    pub fn set_priority(&mut self, line: u32, priority: LinePriority) -> Result<(), OutletError> {
         self.change(line, |line| line.priority = priority)
     }
 
-    /// Changes a line, and tells the host. It acts upon none of this, so nobody is signalled.
-    fn change(&mut self, line: u32, change: impl FnOnce(&mut Line)) -> Result<(), TableError> {
+    /// Changes a line, and tells the host. It acts upon none of this, so nobody is signalled for it.
+    fn change(&mut self, line: u32, change: impl FnOnce(&mut Line)) -> Result<(), OutletError> {
         let before = *self.line(line)?;
         let mut after = before;
         change(&mut after);
         if after.control() != before.control() {
-            let _ = self.controls.publish(line, &after.control())?;
+            let _ = self.controls.place_silently(line, after.control())?;
             self.put(line, after);
         }
         Ok(())
@@ -228,52 +185,89 @@ impl<W: Window> IntcDriver<W> {
         }
     }
 
-    /// Takes in what changed on the lines; one load if nothing did. [`claim`](Self::claim) does it too.
+    /// Takes in what changed on the lines; one load if nothing did. [`claim`](Self::claim) does it too. Says whether to tell
+    /// the host: of buffers that were lent to it again, and of what it has not been shown yet. Over tables there are none;
+    /// over rings this is to be called before waiting for the host.
     ///
     /// # Errors
     ///
     /// [`IntcFault`], from then on: the device is not believed any more.
-    pub fn poll(&mut self) -> Result<(), IntcFault> {
+    pub fn poll(&mut self) -> Result<Notify, IntcFault> {
+        // Until there is no more: only then does the host tell of what comes next.
+        for _ in 0..MOST_ROUNDS {
+            if !self.believed(Self::take_in)? {
+                return self.believed(|driver| Ok(driver.flush()?));
+            }
+        }
+        self.believed(|_| Err(IntcFault::Flood))
+    }
+
+    /// Deals with the device, unless it broke the rules before; notes it if it does now.
+    fn believed<T>(
+        &mut self,
+        deal: impl FnOnce(&mut Self) -> Result<T, IntcFault>,
+    ) -> Result<T, IntcFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let outcome = self.take_in();
-        self.fault = outcome.err();
-        outcome
+        deal(self).inspect_err(|fault| self.fault = Some(*fault))
     }
 
-    fn take_in(&mut self) -> Result<(), IntcFault> {
+    /// Takes in what is there when the call begins. Returns whether there may be more.
+    fn take_in(&mut self) -> Result<bool, IntcFault> {
         let Self {
             wires,
+            life,
             lines,
             ready,
             ..
         } = self;
-        let table = wires.attached(lines.len() as u32);
-        let Some(table) = table.map_err(IntcFault::NoTable)? else {
-            return Ok(());
-        };
         let mut outcome = Ok(());
-        let taken = table.take(usize::MAX, |line, wire| {
-            if let Some(stored) = lines.get_mut(line as usize) {
-                outcome = outcome.and(adopt(ready, line, stored, wire));
+        let more = wires.take(usize::MAX, |line, wire, generation| {
+            let Some(stored) = lines.get_mut(line as usize) else {
+                return ControlFlow::Continue(());
+            };
+            outcome = same_life(line, life, generation.epoch())
+                .and_then(|()| adopt(ready, line, stored, wire));
+            match outcome {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             }
-        });
-        taken.map_err(|(line, error)| IntcFault::Unreadable { line, error })?;
-        outcome
+        })?;
+        outcome.map(|()| more)
+    }
+
+    fn flush(&mut self) -> Result<Notify, OutletError> {
+        let returned = self.wires.flush();
+        let told = self.controls.flush()?.or(self.requests.flush()?);
+        Ok(told.or(returned))
     }
 
     /// Delivers the most urgent line that is pending; of several, that with the lowest number. None if nothing is pending
     /// that is more urgent than what is in service.
     ///
-    /// All that was raised when the call began is considered, and a level that was withdrawn by then is not delivered.
-    /// The work is bounded by the number of lines, whatever the host does: each is looked at twice at most.
+    /// All that was raised when the call began is considered, and a level that was withdrawn by then is not delivered; over
+    /// rings as far as they had room for it. The work is bounded by the number of lines, whatever the host does: each is
+    /// looked at twice at most. Over a ring it is bounded by what that holds, or, as long as nothing is to be delivered, by
+    /// 65,536 times as much.
     ///
     /// # Errors
     ///
-    /// [`IntcError::Fault`], from then on; [`IntcError::Table`] if the line's slot takes no more values.
+    /// [`IntcError::Fault`], from then on; [`IntcError::Outlet`], and the line is pending as before.
     pub fn claim(&mut self) -> Result<Option<Delivery>, IntcError> {
-        self.poll()?;
+        for _ in 0..MOST_ROUNDS {
+            let more = self.believed(Self::take_in)?;
+            let delivery = self.deliver()?;
+            // Who hears that there is nothing waits. So there must be nothing, or else the host does not tell of more.
+            if delivery.is_some() || !more {
+                return Ok(delivery);
+            }
+        }
+        Ok(self.believed(|_| Err(IntcFault::Flood))?)
+    }
+
+    /// Delivers the most urgent line of those that were taken in.
+    fn deliver(&mut self) -> Result<Option<Delivery>, IntcError> {
         while let Some((priority, line)) = self.ready.first() {
             // GICv3's preemption, with each priority a group of its own: only what is more urgent than the running
             // priority interrupts it.
@@ -284,17 +278,14 @@ impl<W: Window> IntcDriver<W> {
             {
                 return Ok(None);
             }
-            if let Err(fault) = self.look_again(line) {
-                self.fault = Some(fault);
-                return Err(fault.into());
-            }
+            self.believed(|driver| driver.look_again(line))?;
             let mut claimed = *self.line(line)?;
             if !claimed.is_ready() {
                 self.counters.withdrawn += 1;
                 continue;
             }
             let cause = claimed.claim();
-            let _ = self.controls.publish(line, &claimed.control())?;
+            let _ = self.controls.place_silently(line, claimed.control())?;
             self.put(line, claimed);
             self.counters.delivered += 1;
             self.counters.edges = self.counters.edges.wrapping_add(cause.edges);
@@ -313,29 +304,30 @@ impl<W: Window> IntcDriver<W> {
         Ok(None)
     }
 
-    /// Takes in what a line's state is now: its level may have been withdrawn since it was taken in.
+    /// Takes in what a line's state is now: its level may have been withdrawn since it was taken in. A ring has no more to
+    /// say of a line than was just taken out of it.
     fn look_again(&mut self, line: u32) -> Result<(), IntcFault> {
-        let slots = self.lines();
-        let Self {
-            wires,
-            lines,
-            ready,
-            ..
-        } = self;
-        let table = wires.attached(slots).map_err(IntcFault::NoTable)?;
-        let (Some(table), Some(stored)) = (table, lines.get_mut(line as usize)) else {
+        if !matches!(self.wires, Inlet::Table(_)) {
+            return Ok(());
+        }
+        let mut newest = None;
+        self.wires.catch_up(line, |_, wire, generation| {
+            newest = Some((wire, generation.epoch()));
+            ControlFlow::Continue(())
+        })?;
+        if let Some((_, found)) = newest {
+            same_life(line, &mut self.life, found)?;
+        }
+        let Some(stored) = self.lines.get_mut(line as usize) else {
             return Ok(());
         };
-        let newest = table
-            .newest(line)
-            .map_err(|(line, error)| IntcFault::Unreadable { line, error })?;
-        let wire = newest.unwrap_or(Wire {
+        let wire = newest.map(|(wire, _)| wire).unwrap_or(Wire {
             // The host goes on writing it, so that what it writes last is reported as a change again. Until then the
             // edges stand, and the level is not to be relied on.
             asserted: false,
             ..stored.wire
         });
-        adopt(ready, line, stored, wire)
+        adopt(&mut self.ready, line, stored, wire)
     }
 
     /// Ends the service of `line`, which is the one that was delivered last: services nest. If its level is still
@@ -347,7 +339,8 @@ impl<W: Window> IntcDriver<W> {
     ///
     /// # Errors
     ///
-    /// [`IntcError::NotInnermost`]; [`IntcError::Table`] if the line's slot takes no more values.
+    /// [`IntcError::NotInnermost`]; [`IntcError::Outlet`], and the line stays in service if it still is among
+    /// [`in_service`](Self::in_service).
     pub fn end(&mut self, line: u32) -> Result<Notify, IntcError> {
         let innermost = self.service.last().map(|(_, line)| *line);
         if innermost != Some(line) {
@@ -355,23 +348,27 @@ impl<W: Window> IntcDriver<W> {
         }
         let mut ended = *self.line(line)?;
         ended.end();
-        let (_, notify) = self.controls.publish(line, &ended.control())?;
-        let is_for_a_level = ended.wire.asserted;
+        let is_to_be_told = ended.wire.asserted || (self.ready.len() == 0 && !ended.is_ready());
+        let _ = if is_to_be_told {
+            self.controls.place(line, ended.control())?
+        } else {
+            self.controls.place_silently(line, ended.control())?
+        };
         self.put(line, ended);
         self.service.pop();
-        Ok(if is_for_a_level || self.ready.len() == 0 {
-            notify
+        if is_to_be_told {
+            Ok(self.flush()?)
         } else {
-            Notify::No
-        })
+            Ok(Notify::No)
+        }
     }
 
     /// Raises an edge on `line`, at the other guests: a software interrupt.
     ///
     /// # Errors
     ///
-    /// [`TableError`]; nothing was raised.
-    pub fn raise(&mut self, line: u32) -> Result<Notify, TableError> {
+    /// [`OutletError`]; nothing was raised.
+    pub fn raise(&mut self, line: u32) -> Result<Notify, OutletError> {
         let notify = self.drive(line, |wire| wire.edges = wire.edges.wrapping_add(1))?;
         self.counters.raised += 1;
         Ok(notify)
@@ -382,61 +379,75 @@ impl<W: Window> IntcDriver<W> {
     ///
     /// # Errors
     ///
-    /// [`TableError`]; the level stays as it was.
-    pub fn set_level(&mut self, line: u32, asserted: bool) -> Result<Notify, TableError> {
+    /// [`OutletError`]; the level stays as it was.
+    pub fn set_level(&mut self, line: u32, asserted: bool) -> Result<Notify, OutletError> {
         if self.driven.get(line as usize).map(|wire| wire.asserted) == Some(asserted) {
             return Ok(Notify::No);
         }
         self.drive(line, |wire| wire.asserted = asserted)
     }
 
-    fn drive(&mut self, line: u32, change: impl FnOnce(&mut Wire)) -> Result<Notify, TableError> {
+    fn drive(&mut self, line: u32, change: impl FnOnce(&mut Wire)) -> Result<Notify, OutletError> {
         let slots = self.lines();
         let driven = self
             .driven
             .get_mut(line as usize)
-            .ok_or(TableError::NoSuchSlot { slot: line, slots })?;
+            .ok_or(OutletError::NoSuchSlot { slot: line, slots })?;
         let mut wire = *driven;
         change(&mut wire);
-        let (_, notify) = self.requests.publish(line, &wire)?;
+        let _ = self.requests.place(line, wire)?;
         *driven = wire;
-        Ok(notify)
+        self.requests.flush()
     }
 
-    /// Goes on in other memory, after the host or the connection to it was restarted, and clears a fault. Masks,
+    /// Goes on over other lanes, after the host or the connection to it was restarted, and clears a fault. Masks,
     /// priorities, services and asserted levels are taken along. So are edges that the old host had raised and that were
     /// not delivered; whether it had passed on the last ones that *this* guest raised is not known.
     ///
     /// # Errors
     ///
-    /// As for [`IntcDriver::new`]. The driver stays with the old memory, or, if a slot cannot be written, must be moved
-    /// again.
-    pub fn move_to(&mut self, windows: IntcWindows<W>) -> Result<Notify, TableError> {
+    /// As for [`IntcDriver::new`]. The driver stays with the old lanes, or, if a line cannot be told, must be moved again.
+    pub fn move_to(&mut self, lanes: IntcLanes<W>) -> Result<Notify, IntcMoveError> {
         let lines = self.lines();
-        let wires = Awaited::new(windows.wires);
-        let controls = set_up(windows.controls, lines)?;
-        let requests = set_up(windows.requests, lines)?;
         // The last look at what the old host had to say. A host that is not believed has nothing to say.
         let _ = self.poll();
-        (self.wires, self.controls, self.requests) = (wires, controls, requests);
-        self.fault = None;
-        let mut notify = Notify::No;
+        let moved = Self::new(lanes, lines)?;
+        (self.wires, self.controls, self.requests) = (moved.wires, moved.controls, moved.requests);
+        (self.life, self.fault) = (None, None);
+        let is_over_tables = matches!(self.controls, Outlet::Table(_));
         for line in 0..lines {
             let mut moved = *self.line(line)?;
             moved.change_hosts();
             self.put(line, moved);
-            if moved.control() != Control::default() {
-                let _ = self.controls.publish(line, &moved.control())?;
+            let control = moved.control();
+            if control != Control::default() && is_over_tables {
+                let _ = self.controls.place_silently(line, control)?;
+            } else if control != Control::default() {
+                let _ = self.controls.keep(line, control)?;
             }
             let Some(driven) = self.driven.get_mut(line as usize) else {
                 continue;
             };
             driven.edges = 0;
             if driven.asserted {
-                notify = notify.or(self.requests.publish(line, driven)?.1);
+                let _ = self.requests.keep(line, *driven)?;
             }
         }
-        Ok(notify)
+        Ok(self.flush()?)
+    }
+}
+
+/// Whether what is read now is of the life of which all was that was read before.
+fn same_life(line: u32, life: &mut Option<Epoch>, found: Epoch) -> Result<(), IntcFault> {
+    let expected = *life.get_or_insert(found);
+    if found == expected {
+        Ok(())
+    } else {
+        Err(IntcFault::BegunAnew {
+            line,
+            expected,
+            found,
+        })
     }
 }
 

@@ -1,31 +1,33 @@
 //! One guest's lines, as the host sees them.
 
+use core::ops::ControlFlow;
+
 use shmbus_shm::{Notify, Window};
-use shmbus_table::{TableError, TypedReadError};
+use shmbus_table::Epoch;
 
 use super::host::LineCounters;
-use super::tables::{Read, Written, set_up};
-use super::{Control, IntcWindows, Wire};
+use super::{Control, IntcLanes, Wire};
+use crate::lane::{Inlet, InletError, LaneError, Outlet, OutletError};
 use crate::timer::LatenessHistogram;
 
 /// Why a guest's lines are not served any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestFault {
-    /// A slot of the guest's tables could not be read.
-    #[error("what the guest says of line {line}: {error}")]
-    Unreadable {
-        /// Which line.
-        line: u32,
-        /// What was wrong.
-        error: TypedReadError,
-    },
+    /// What the guest says could not be read.
+    #[error("what the guest says: {0}")]
+    Unreadable(#[from] InletError),
     /// The guest could not be told of a line.
-    #[error("line {line} cannot be told: {error}")]
-    Unwritable {
+    #[error("what the guest is told: {0}")]
+    Unwritable(#[from] OutletError),
+    /// The guest has set up its lanes anew, and nobody was told.
+    #[error("line {line} is of life {found} of the guest's driver, after life {expected}")]
+    BegunAnew {
         /// Which line.
         line: u32,
-        /// What was wrong.
-        error: TableError,
+        /// The epoch of what was read before.
+        expected: Epoch,
+        /// That of what was read now.
+        found: Epoch,
     },
     /// The guest claims, or ends, an edge that it was never told of, or goes back.
     #[error(
@@ -89,54 +91,76 @@ pub(super) struct HostLine {
 #[derive(Debug)]
 pub(super) struct Guest<W: Window> {
     pub(super) lines: Vec<HostLine>,
-    tables: Option<Tables<W>>,
+    /// Boxed: a node of the map of guests has room for eleven, and most devices serve one or none.
+    ends: Option<Box<Ends<W>>>,
 }
 
+/// The host's ends of its lanes.
 #[derive(Debug)]
-struct Tables<W: Window> {
-    wires: Written<Wire, W>,
-    controls: Read<Control, W>,
-    requests: Read<Wire, W>,
+struct Ends<W: Window> {
+    wires: Outlet<Wire, W>,
+    controls: Inlet<Control, W>,
+    requests: Inlet<Wire, W>,
+    life: Life,
+}
+
+/// Which life of its driver a guest speaks in: numbers of two lives must not meet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Life {
+    controls: Option<Epoch>,
+    requests: Option<Epoch>,
 }
 
 impl<W: Window> Guest<W> {
     pub(super) fn new(lines: u32) -> Self {
         Self {
             lines: vec![HostLine::default(); lines as usize],
-            tables: None,
+            ends: None,
         }
     }
 
     /// Serves a driver that is ready, and tells it what is on its lines.
-    pub(super) fn attach(&mut self, windows: IntcWindows<W>) -> Result<(), TableError> {
+    pub(super) fn attach(&mut self, lanes: IntcLanes<W>) -> Result<(), AttachError> {
         let lines = self.lines.len() as u32;
-        let controls = Read::attach(windows.controls, lines)?;
-        let requests = Read::attach(windows.requests, lines)?;
-        let mut wires = set_up(windows.wires, lines)?;
+        let controls = Inlet::at_host(lanes.controls, lines)?;
+        let requests = Inlet::at_host(lanes.requests, lines)?;
+        let mut wires = Outlet::at_host(lanes.wires, lines)?;
         for (number, line) in (0..).zip(&self.lines) {
             if line.told.asserted || line.told.edges > 0 {
-                // Whoever has just become ready looks without being told.
-                let _ = wires.publish(number, &line.told)?;
+                let _ = wires.place(number, line.told)?;
             }
         }
-        self.tables = Some(Tables {
+        // Whoever has just become ready looks without being told.
+        let _ = wires.flush()?;
+        self.ends = Some(Box::new(Ends {
             wires,
             controls,
             requests,
-        });
+            life: Life::default(),
+        }));
         Ok(())
     }
 
-    /// Lets go of the driver's tables. Edges whose service was not seen to end are the next driver's.
+    /// Ends the use of the driver's lanes, which it may then set up anew in the same memory.
+    fn close(&mut self) {
+        if let Some(ends) = self.ends.take() {
+            ends.wires.close();
+            ends.controls.close();
+            ends.requests.close();
+        }
+    }
+
+    /// Lets go of the driver's lanes. Edges whose service was not seen to end are the next driver's.
     pub(super) fn detach(&mut self) {
-        self.tables = None;
+        self.close();
         for line in &mut self.lines {
             line.told.edges = line.told.edges.wrapping_sub(line.ended);
             (line.ended, line.requested) = (0, Wire::default());
         }
     }
 
-    /// Adds edges to a line and sets its level, and tells the guest if it is there and anything changed.
+    /// Adds edges to a line and sets its level, and puts in what the guest is to see of it if it is there and anything
+    /// changed; it is shown by the next flush.
     pub(super) fn update(
         &mut self,
         number: u32,
@@ -144,12 +168,12 @@ impl<W: Window> Guest<W> {
         asserted: bool,
         now_ns: u64,
         counters: &mut LineCounters,
-    ) -> Result<Notify, GuestFault> {
+    ) -> Result<(), GuestFault> {
         let Some(line) = self.lines.get_mut(number as usize) else {
-            return Ok(Notify::No);
+            return Ok(());
         };
         if edges == 0 && asserted == line.told.asserted {
-            return Ok(Notify::No);
+            return Ok(());
         }
         let gives_cause = edges > 0 || asserted;
         line.told = Wire {
@@ -164,25 +188,33 @@ impl<W: Window> Guest<W> {
         if edges > 0 {
             line.waiting_since_ns.get_or_insert(now_ns);
         }
-        let Some(tables) = &mut self.tables else {
+        let Some(ends) = &mut self.ends else {
+            return Ok(());
+        };
+        if let Err(error) = ends.wires.place(number, line.told) {
+            self.close();
+            return Err(error.into());
+        }
+        counters.told += 1;
+        Ok(())
+    }
+
+    /// Shows the guest what was put in, and lends it its buffers again. Says whether it must be told.
+    pub(super) fn flush(&mut self) -> Result<Notify, GuestFault> {
+        let Some(ends) = &mut self.ends else {
             return Ok(Notify::No);
         };
-        match tables.wires.publish(number, &line.told) {
-            Ok((_, notify)) => {
-                counters.told += 1;
-                Ok(notify)
-            }
+        let returned = ends.controls.flush().or(ends.requests.flush());
+        match ends.wires.flush() {
+            Ok(notify) => Ok(notify.or(returned)),
             Err(error) => {
-                self.tables = None;
-                Err(GuestFault::Unwritable {
-                    line: number,
-                    error,
-                })
+                self.close();
+                Err(error.into())
             }
         }
     }
 
-    /// Takes in what the guest says, of at most `limit` lines in each table; what it raises goes to `passed`. Returns
+    /// Takes in what the guest says, at most `limit` values of each lane; what it raises goes to `passed`. Returns
     /// whether there may be more.
     pub(super) fn look(
         &mut self,
@@ -192,27 +224,61 @@ impl<W: Window> Guest<W> {
         served: &mut LatenessHistogram,
         passed: &mut Vec<Passed>,
     ) -> Result<bool, GuestFault> {
-        let Self { lines, tables } = self;
-        let Some(tables) = tables else {
+        let Self { lines, ends } = self;
+        let Some(ends) = ends else {
             return Ok(false);
         };
-        let mut outcome = Ok(());
-        let unreadable = |(line, error)| GuestFault::Unreadable { line, error };
-        let controls = tables.controls.take(limit, |number, control| {
+        let (mut outcome, life) = (Ok(()), &mut ends.life);
+        let mut more = ends.controls.take(limit, |number, control, generation| {
             if let Some(line) = lines.get_mut(number as usize) {
-                let acknowledged = line.acknowledge(number, control, now_ns, served);
-                let ended = acknowledged.map(|ended| counters.ended += ended);
-                outcome = outcome.and(ended);
+                outcome = same_life(number, &mut life.controls, generation.epoch())
+                    .and_then(|()| line.acknowledge(number, control, now_ns, served))
+                    .map(|ended| counters.ended += ended);
             }
-        });
-        let requests = tables.requests.take(limit, |number, wire| {
+            go_on(&outcome)
+        })?;
+        outcome?;
+        more |= ends.requests.take(limit, |number, wire, generation| {
             if let Some(line) = lines.get_mut(number as usize) {
-                let requested = line.request(number, wire);
-                outcome = outcome.and(requested.map(|one| passed.push(one)));
+                outcome = same_life(number, &mut life.requests, generation.epoch())
+                    .and_then(|()| line.request(number, wire))
+                    .map(|one| passed.push(one));
             }
-        });
-        let more = controls.map_err(unreadable)? | requests.map_err(unreadable)?;
+            go_on(&outcome)
+        })?;
         outcome.map(|()| more)
+    }
+}
+
+/// A guest cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Its lanes are not what they must be.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// What is on its lines cannot be told.
+    #[error(transparent)]
+    Tell(#[from] OutletError),
+}
+
+/// Whether what is read now is of the life of which all was that was read before.
+fn same_life(line: u32, life: &mut Option<Epoch>, found: Epoch) -> Result<(), GuestFault> {
+    let expected = *life.get_or_insert(found);
+    if found == expected {
+        Ok(())
+    } else {
+        Err(GuestFault::BegunAnew {
+            line,
+            expected,
+            found,
+        })
+    }
+}
+
+fn go_on(outcome: &Result<(), GuestFault>) -> ControlFlow<()> {
+    match outcome {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
     }
 }
 

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use shmbus_shm::{Notify, Window};
-use shmbus_table::TableError;
 
-use super::IntcWindows;
-use super::guest::{Guest, GuestFault, Passed};
+use super::IntcLanes;
+use super::guest::{AttachError, Guest, GuestFault, Passed};
 use crate::SessionId;
 use crate::timer::LatenessHistogram;
 
@@ -63,21 +62,23 @@ impl<W: Window> Lines<W> {
         self.lines
     }
 
-    /// Serves a guest whose driver has set up its tables; sets up the host's. A guest that was served before, and reset its
+    /// Serves a guest whose driver has set up its part of `lanes`; sets up the host's. A guest that was served before, and reset its
     /// driver meanwhile, finds its lines again: levels as they are, and edges whose service was not seen to end. Look at
     /// what it says then: it may have raised something.
     ///
     /// # Errors
     ///
-    /// [`TableError`]: the guest's tables are none, or not for as many lines; or the host's memory does not hold so many.
+    /// [`AttachError`]: the guest's tables are none, or not for as many lines; or a memory does not fit.
     pub fn add_guest(
         &mut self,
         guest: SessionId,
-        windows: IntcWindows<W>,
+        lanes: IntcLanes<W>,
         now_ns: u64,
         mut tell: impl FnMut(SessionId, Notify),
-    ) -> Result<(), TableError> {
-        self.reset_guest(guest, now_ns, &mut tell);
+    ) -> Result<(), AttachError> {
+        // No last look: what is there now is the new driver's, who counts anew.
+        self.faults.retain(|(faulted, _)| *faulted != guest);
+        self.detach(guest, now_ns, &mut tell);
         let lines = self.lines;
         let added = self
             .guests
@@ -88,13 +89,13 @@ impl<W: Window> Lines<W> {
                 .lines
                 .get(line as usize)
                 .is_some_and(|line| line.level(*asserters));
-            // Without tables there is nobody to tell.
+            // Without lanes there is nobody to tell.
             let _ = added.update(line, 0, asserted, now_ns, &mut self.counters);
         }
-        added.attach(windows)
+        added.attach(lanes)
     }
 
-    /// Lets go of a driver's tables, after a last look at them: the levels that it asserts fall, and its lines are kept for
+    /// Lets go of a driver's lanes, after a last look at them: the levels that it asserts fall, and its lines are kept for
     /// when it is back. Harmless for a guest that is not served.
     pub fn reset_guest(
         &mut self,
@@ -102,8 +103,10 @@ impl<W: Window> Lines<W> {
         now_ns: u64,
         mut tell: impl FnMut(SessionId, Notify),
     ) {
-        // Twice at most: the second time for what changed before the point where a look had been paused.
-        while self.look(guest, now_ns, usize::MAX, &mut tell) {}
+        // The second time for what changed before the point where a look had been paused. A guest that is still there, and
+        // goes on, does not keep the host looking.
+        let _ = self.look(guest, now_ns, usize::MAX, &mut tell)
+            && self.look(guest, now_ns, usize::MAX, &mut tell);
         self.faults.retain(|(faulted, _)| *faulted != guest);
         self.detach(guest, now_ns, &mut tell);
     }
@@ -135,7 +138,8 @@ impl<W: Window> Lines<W> {
         mut tell: impl FnMut(SessionId, Notify),
     ) {
         self.counters.raised = self.counters.raised.wrapping_add(edges);
-        self.update_others(None, line, edges, now_ns, &mut tell);
+        self.update_others(None, line, edges, now_ns);
+        self.flush_others(None, &mut tell);
     }
 
     /// Asserts the level of `line` at one guest, or no longer, and says whether to signal it. Harmless for a guest or a
@@ -164,7 +168,8 @@ impl<W: Window> Lines<W> {
         };
         let state = served.lines.get(line as usize);
         let asserted = state.is_some_and(|line| line.level(asserters));
-        match served.update(line, edges, asserted, now_ns, &mut self.counters) {
+        let updated = served.update(line, edges, asserted, now_ns, &mut self.counters);
+        match updated.and_then(|()| served.flush()) {
             Ok(notify) => notify,
             Err(fault) => {
                 self.faults.push_back((guest, fault));
@@ -173,15 +178,8 @@ impl<W: Window> Lines<W> {
         }
     }
 
-    /// Tells every guest but one of a line that has changed.
-    fn update_others(
-        &mut self,
-        except: Option<SessionId>,
-        line: u32,
-        edges: u64,
-        now_ns: u64,
-        tell: &mut impl FnMut(SessionId, Notify),
-    ) {
+    /// Puts in for every guest but one what they are to see of a line that has changed.
+    fn update_others(&mut self, except: Option<SessionId>, line: u32, edges: u64, now_ns: u64) {
         let asserters = self.asserters.get(line as usize).copied().unwrap_or(0);
         for (guest, served) in &mut self.guests {
             if Some(*guest) == except {
@@ -189,16 +187,32 @@ impl<W: Window> Lines<W> {
             }
             let state = served.lines.get(line as usize);
             let asserted = state.is_some_and(|line| line.level(asserters));
-            match served.update(line, edges, asserted, now_ns, &mut self.counters) {
+            if let Err(fault) = served.update(line, edges, asserted, now_ns, &mut self.counters) {
+                self.faults.push_back((*guest, fault));
+            }
+        }
+    }
+
+    /// Shows every guest but one what was put in.
+    fn flush_others(
+        &mut self,
+        except: Option<SessionId>,
+        tell: &mut impl FnMut(SessionId, Notify),
+    ) {
+        for (guest, served) in &mut self.guests {
+            if Some(*guest) == except {
+                continue;
+            }
+            match served.flush() {
                 Ok(notify) => tell(*guest, notify),
                 Err(fault) => self.faults.push_back((*guest, fault)),
             }
         }
     }
 
-    /// Takes in what a guest changed since the last look, at most `limit` lines (at least one) in each of its tables; two
-    /// loads if there are none. Tells the others what it raised. Returns whether there may be more. Harmless for a guest
-    /// that is not served.
+    /// Takes in what a guest changed since the last look, at most `limit` values (at least one) of each of its lanes; two
+    /// loads if there are none. Tells the others what it raised, and over rings itself of buffers that are its again and
+    /// of what waited for them. Returns whether there may be more. Harmless for a guest that is not served.
     pub fn look(
         &mut self,
         guest: SessionId,
@@ -212,6 +226,7 @@ impl<W: Window> Lines<W> {
         let mut passed = core::mem::take(&mut self.passed);
         let (counters, latencies) = (&mut self.counters, &mut self.served);
         let looked = served.look(now_ns, limit, counters, latencies, &mut passed);
+        let has_passed = !passed.is_empty();
         for Passed {
             line,
             edges,
@@ -228,11 +243,24 @@ impl<W: Window> Lines<W> {
                     *asserters - 1
                 };
             }
-            self.update_others(Some(guest), line, edges, now_ns, &mut tell);
+            self.update_others(Some(guest), line, edges, now_ns);
         }
         self.passed = passed;
-        match looked {
-            Ok(more) => more,
+        if has_passed {
+            self.flush_others(Some(guest), &mut tell);
+        }
+        let served = self.guests.get_mut(&guest);
+        let flushed = looked.and_then(|more| {
+            let notify = served.map_or(Ok(Notify::No), Guest::flush)?;
+            Ok((more, notify))
+        });
+        match flushed {
+            Ok((more, notify)) => {
+                if notify.is_needed() {
+                    tell(guest, notify);
+                }
+                more
+            }
             Err(fault) => {
                 self.detach(guest, now_ns, &mut tell);
                 self.faults.push_back((guest, fault));
@@ -241,7 +269,7 @@ impl<W: Window> Lines<W> {
         }
     }
 
-    /// Lets go of a guest's tables, and of the levels that it asserts.
+    /// Lets go of a guest's lanes, and of the levels that it asserts.
     fn detach(&mut self, guest: SessionId, now_ns: u64, tell: &mut impl FnMut(SessionId, Notify)) {
         let Some(served) = self.guests.get_mut(&guest) else {
             return;
@@ -250,11 +278,15 @@ impl<W: Window> Lines<W> {
         let asserted = lines.filter(|(_, line)| line.requested.asserted);
         let asserted: Vec<u32> = asserted.map(|(number, _)| number).collect();
         served.detach();
+        let has_fallen = !asserted.is_empty();
         for line in asserted {
             if let Some(asserters) = self.asserters.get_mut(line as usize) {
                 *asserters -= 1;
             }
-            self.update_others(Some(guest), line, 0, now_ns, tell);
+            self.update_others(Some(guest), line, 0, now_ns);
+        }
+        if has_fallen {
+            self.flush_others(Some(guest), tell);
         }
     }
 

@@ -8,19 +8,14 @@
 //!
 //! ```
 //! use shmbus_devices::SessionId;
-//! use shmbus_devices::intc::{Control, IntcDriver, IntcWindows, LinePriority, Lines, Wire};
-//! use shmbus_shm::heap;
-//! use shmbus_table::layout_of;
+//! use shmbus_devices::intc::{IntcDriver, IntcLanes, LinePriority, Lines};
+//! use shmbus_devices::lane::Carrier;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let windows = IntcWindows {
-//!     wires: heap(layout_of::<Wire>(64)?.bytes()),       // the host's memory
-//!     controls: heap(layout_of::<Control>(64)?.bytes()), // the guest's
-//!     requests: heap(layout_of::<Wire>(64)?.bytes()),    // the guest's
-//! };
-//! let mut guest = IntcDriver::new(windows.clone(), 64)?;
+//! let lanes = IntcLanes::on_heap(Carrier::Table, 64)?; // the guest's memory and the host's, between processes
+//! let mut guest = IntcDriver::new(lanes.clone(), 64)?;
 //! let mut host = Lines::new(64);
-//! host.add_guest(SessionId(1), windows, 0, |_, _| ())?;
+//! host.add_guest(SessionId(1), lanes, 0, |_, _| ())?;
 //!
 //! guest.set_priority(9, LinePriority::HIGHEST)?;
 //! guest.unmask(3)?;
@@ -56,6 +51,14 @@
 //!   the delivery says how many it stands for: none is lost, none is counted twice.
 //! - A masked line is not delivered. It is pending when it is unmasked, if there was cause meanwhile, or still is.
 //!
+//! # Over rings
+//!
+//! The device also comes as a twin over rings ([`lane`](crate::lane)), to be compared with. Arbitration, checks and counters
+//! are this same code. What differs is what a ring cannot do. What waits for room in it is not seen yet, so a level that
+//! was withdrawn may be delivered if the ring was full by then; the edges are right all the same, as their numbers are. And
+//! both sides have buffers to lend again, so whoever has claimed all that it wants [`poll`](IntcDriver::poll)s before it
+//! waits, and signals what that says.
+//!
 //! # Layout
 //!
 //! The tables have a slot for each line. That of wires is in the host's memory, those of controls and of requests in the
@@ -85,18 +88,21 @@
 
 pub mod device;
 mod driver;
+mod error;
 mod guest;
 mod host;
+mod lanes;
 mod line;
 mod payload;
 mod priority;
 mod ready;
-mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use driver::{Delivery, DriverCounters, IntcDriver, IntcError, IntcFault, IntcWindows};
-pub use guest::GuestFault;
+pub use driver::{Delivery, DriverCounters, IntcDriver};
+pub use error::{IntcError, IntcFault, IntcMoveError};
+pub use guest::{AttachError, GuestFault};
 pub use host::{LineCounters, Lines};
+pub use lanes::IntcLanes;
 pub use payload::{Control, Wire};
 pub use priority::LinePriority;

@@ -4,29 +4,39 @@ mod hostile;
 mod model;
 mod rules;
 
-use shmbus_shm::{Mapped, Notify, heap};
-use shmbus_table::{TableError, layout_of};
+use shmbus_shm::{Mapped, Notify};
 
 use super::*;
 use crate::SessionId;
+use crate::lane::{Carrier, Lane, OutletError};
 
-fn windows(lines: u32) -> IntcWindows<Mapped> {
-    let wires = layout_of::<Wire>(lines).unwrap().bytes();
-    let controls = layout_of::<Control>(lines).unwrap().bytes();
-    IntcWindows {
-        wires: heap(wires),
-        controls: heap(controls),
-        requests: heap(wires),
+fn tables(lines: u32) -> IntcLanes<Mapped> {
+    IntcLanes::on_heap(Carrier::Table, lines).unwrap()
+}
+
+/// A table's memory.
+fn memory(lane: &Lane<Mapped>) -> &Mapped {
+    match lane {
+        Lane::Table(window) => window,
+        Lane::Ring(_) => panic!("a ring"),
     }
 }
 
 /// A guest's driver, and its memory; the host's side is added to `host`.
-fn guest(host: &mut Lines<Mapped>, id: u64) -> (IntcDriver<Mapped>, IntcWindows<Mapped>) {
-    let windows = windows(host.lines());
-    let driver = IntcDriver::new(windows.clone(), host.lines()).unwrap();
-    host.add_guest(SessionId(id), windows.clone(), 0, nobody)
+fn guest_over(
+    carrier: Carrier,
+    host: &mut Lines<Mapped>,
+    id: u64,
+) -> (IntcDriver<Mapped>, IntcLanes<Mapped>) {
+    let lanes = IntcLanes::on_heap(carrier, host.lines()).unwrap();
+    let driver = IntcDriver::new(lanes.clone(), host.lines()).unwrap();
+    host.add_guest(SessionId(id), lanes.clone(), 0, nobody)
         .unwrap();
-    (driver, windows)
+    (driver, lanes)
+}
+
+fn guest(host: &mut Lines<Mapped>, id: u64) -> (IntcDriver<Mapped>, IntcLanes<Mapped>) {
+    guest_over(Carrier::Table, host, id)
 }
 
 fn nobody(_: SessionId, _: Notify) {}

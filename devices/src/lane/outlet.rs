@@ -134,6 +134,24 @@ impl<V: Value, W: Window> Outlet<V, W> {
         }
     }
 
+    /// As [`place`](Self::place), of a value that the other side need not hear of before the next one: over a table nobody
+    /// is told of it. A ring has to tell who asked for the next element, but does so no sooner than it is flushed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`place`](Self::place).
+    pub(crate) fn place_silently(
+        &mut self,
+        slot: u32,
+        value: V,
+    ) -> Result<Generation, OutletError> {
+        match self {
+            Self::Table(outlet) => Ok(outlet.table.publish(slot, &value)?.0),
+            Self::Device(outlet) => outlet.place(slot, value),
+            Self::Driver(outlet) => outlet.place(slot, value),
+        }
+    }
+
     /// As [`place`](Self::place), but never refuses for want of room: for values that are put in anew because the other
     /// side has lost them.
     ///

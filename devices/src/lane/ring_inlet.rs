@@ -76,7 +76,9 @@ impl<V: Value, S: Source> RingInlet<V, S> {
         limit: usize,
         mut visit: impl FnMut(u32, V, Generation) -> ControlFlow<()>,
     ) -> Result<bool, RingError> {
-        for _ in 0..limit.max(1) {
+        // What the ring holds, and a look at whether that was all: a sender that is faster must not keep this side taking.
+        let most = usize::from(self.source.size()) + 1;
+        for _ in 0..limit.clamp(1, most) {
             let Some((slot, value, generation)) = self.next()? else {
                 return Ok(false);
             };

@@ -362,3 +362,32 @@ fn generations_only_grow() {
         assert_eq!(taken.is_ok(), is_taken, "{count}: {taken:?}");
     }
 }
+
+/// A sender that sends on while the receiver takes does not keep it taking, whatever the limit.
+#[test]
+fn a_call_takes_no_more_than_a_ring_holds() {
+    let kind = RingKind::plain(RingFormat::Split);
+    for reading in [Reading::Every, Reading::Last] {
+        let size = 64;
+        let mut line = Line::new(
+            Carrier::Ring(RingCarrier {
+                kind,
+                size,
+                reading,
+            }),
+            Sender::Guest,
+        );
+        line.place(0, 1);
+        let (outlet, mut taken) = (&mut line.outlet, 0);
+        let more = line.inlet.take(usize::MAX, |_, _, _| {
+            taken += 1;
+            assert!(taken <= 1_000, "it goes on and on");
+            for level in 0..2 {
+                let _ = outlet.keep(0, Level(level)).unwrap();
+                let _ = outlet.flush().unwrap();
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(more.is_ok() && taken <= usize::from(size) + 1, "{taken}");
+    }
+}

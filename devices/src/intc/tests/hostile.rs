@@ -7,6 +7,7 @@ use shmbus_shm::{Field, Window};
 use shmbus_table::{Epoch, InvalidValue, TypedWriter, Value};
 
 use super::*;
+use crate::lane::InletError;
 
 /// Any words, for a peer that writes what it likes; of the type and the length of `V`.
 struct Words<V>(Vec<u64>, std::marker::PhantomData<V>);
@@ -44,15 +45,15 @@ fn fault_of(control: Option<&[u64]>, request: Option<&[u64]>) -> Option<GuestFau
     let mut host = Lines::new(2);
     let (mut honest, _) = guest(&mut host, 0);
     honest.unmask(0).unwrap();
-    let windows = windows(2);
-    let mut controls = liar::<Control>(&windows.controls, 1);
-    let mut requests = liar::<Wire>(&windows.requests, 1);
-    host.add_guest(SessionId(1), windows, 0, nobody).unwrap();
+    let lanes = tables(2);
+    let mut controls = liar::<Control>(memory(&lanes.controls), 1);
+    let mut requests = liar::<Wire>(memory(&lanes.requests), 1);
+    host.add_guest(SessionId(1), lanes, 0, nobody).unwrap();
     let _ = host.raise(SessionId(1), 1, 5, 0);
     // Before it lies, it asserts a level.
     says(&mut requests, 0, &[1, 0, 0]);
     host.look(SessionId(1), 0, 10, nobody);
-    honest.poll().unwrap();
+    let _ = honest.poll().unwrap();
     assert!(honest.is_asserted(0));
 
     if let Some(words) = control {
@@ -70,7 +71,7 @@ fn fault_of(control: Option<&[u64]>, request: Option<&[u64]>) -> Option<GuestFau
     host.look(SessionId(1), 0, 10, nobody);
     let _ = host.raise(SessionId(1), 1, 1, 0);
     assert_eq!((host.take_fault(), host.counters().told), (None, told));
-    honest.poll().unwrap();
+    let _ = honest.poll().unwrap();
     assert!(!honest.is_asserted(0) && !honest.is_pending(1));
     let _ = host.raise(SessionId(0), 0, 1, 0);
     assert!(honest.claim().unwrap().is_some());
@@ -94,7 +95,7 @@ fn a_guest_that_breaks_the_rules_is_cut_off_alone() {
         };
         assert_eq!(fault, Some(expected));
     }
-    let unreadable = |fault| matches!(fault, Some(Unreadable { line: 1, .. }));
+    let unreadable = |fault| matches!(fault, Some(Unreadable(InletError::Slot { slot: 1, .. })));
     assert!(unreadable(fault_of(Some(&[77 << 8, 0, 0, 0]), None)));
     assert!(unreadable(fault_of(None, Some(&[2, 0, 0]))));
     for edges in [u64::MAX, 1 << 63, (1 << 32) + 1] {
@@ -111,18 +112,18 @@ fn a_guest_that_breaks_the_rules_is_cut_off_alone() {
 #[test]
 fn a_guest_that_was_cut_off_may_begin_anew() {
     let mut host = Lines::new(2);
-    let windows = windows(2);
-    let mut controls = liar::<Control>(&windows.controls, 1);
-    drop(liar::<Wire>(&windows.requests, 1));
-    host.add_guest(SessionId(1), windows.clone(), 0, nobody)
+    let lanes = tables(2);
+    let mut controls = liar::<Control>(memory(&lanes.controls), 1);
+    drop(liar::<Wire>(memory(&lanes.requests), 1));
+    host.add_guest(SessionId(1), lanes.clone(), 0, nobody)
         .unwrap();
     let _ = host.raise(SessionId(1), 0, 2, 0);
     says(&mut controls, 0, &[1, 3, 3, 0]);
     host.look(SessionId(1), 0, 10, nobody);
     assert!(host.take_fault().is_some());
 
-    let mut driver = IntcDriver::new(windows.clone(), 2).unwrap();
-    host.add_guest(SessionId(1), windows, 0, nobody).unwrap();
+    let mut driver = IntcDriver::new(lanes.clone(), 2).unwrap();
+    host.add_guest(SessionId(1), lanes, 0, nobody).unwrap();
     driver.unmask(0).unwrap();
     assert_eq!(driver.claim().unwrap().map(|one| one.edges), Some(2));
 }
@@ -132,13 +133,13 @@ fn a_host_that_breaks_the_rules_is_not_believed_until_the_driver_moves() {
     let taken_back = [0, 3, 0];
     let unreadable = [u64::MAX, 9, 0];
     for lie in [taken_back, unreadable] {
-        let memory = windows(2);
-        let mut driver = IntcDriver::new(memory.clone(), 2).unwrap();
-        let mut wires = liar::<Wire>(&memory.wires, 1);
+        let lanes = tables(2);
+        let mut driver = IntcDriver::new(lanes.clone(), 2).unwrap();
+        let mut wires = liar::<Wire>(memory(&lanes.wires), 1);
         driver.unmask(0).unwrap();
         driver.unmask(1).unwrap();
         says(&mut wires, 1, &[0, 4, 0]);
-        driver.poll().unwrap();
+        let _ = driver.poll().unwrap();
         says(&mut wires, 1, &lie);
         let Err(IntcError::Fault(fault)) = driver.claim() else {
             panic!("believed");
@@ -152,7 +153,7 @@ fn a_host_that_breaks_the_rules_is_not_believed_until_the_driver_moves() {
             assert_eq!(fault, expected);
         } else {
             assert!(
-                matches!(fault, IntcFault::Unreadable { line: 1, .. }),
+                matches!(fault, IntcFault::Wires(InletError::Slot { slot: 1, .. })),
                 "{fault}"
             );
         }
@@ -161,9 +162,9 @@ fn a_host_that_breaks_the_rules_is_not_believed_until_the_driver_moves() {
         assert_eq!(driver.poll(), Err(fault));
 
         let mut host = Lines::new(2);
-        let memory = windows(2);
-        let _ = driver.move_to(memory.clone()).unwrap();
-        host.add_guest(SessionId(0), memory, 0, nobody).unwrap();
+        let lanes = tables(2);
+        let _ = driver.move_to(lanes.clone()).unwrap();
+        host.add_guest(SessionId(0), lanes, 0, nobody).unwrap();
         let _ = host.raise(SessionId(0), 0, 1, 0);
         let next = driver.claim().unwrap();
         assert_eq!(next.map(|one| (one.line, one.edges)), Some((0, 1)));
@@ -180,31 +181,31 @@ fn a_host_that_breaks_the_rules_is_not_believed_until_the_driver_moves() {
 #[test]
 fn tables_of_another_kind_are_refused() {
     let mut host = Lines::new(2);
-    let memory = windows(2);
+    let lanes = tables(2);
     assert!(
-        host.add_guest(SessionId(0), memory.clone(), 0, nobody)
+        host.add_guest(SessionId(0), lanes.clone(), 0, nobody)
             .is_err(),
         "none is set up"
     );
-    let _ = IntcDriver::new(memory.clone(), 1).unwrap();
+    let _ = IntcDriver::new(lanes.clone(), 1).unwrap();
     assert!(
-        host.add_guest(SessionId(0), memory.clone(), 0, nobody)
+        host.add_guest(SessionId(0), lanes.clone(), 0, nobody)
             .is_err(),
         "one line"
     );
     assert!(
-        IntcDriver::new(memory.clone(), 200).is_err(),
+        IntcDriver::new(lanes.clone(), 200).is_err(),
         "the memory is too small"
     );
 
-    let mut driver = IntcDriver::new(memory.clone(), 2).unwrap();
-    drop(liar::<Control>(&windows(2).controls, 1));
+    let mut driver = IntcDriver::new(lanes.clone(), 2).unwrap();
+    drop(liar::<Control>(memory(&tables(2).controls), 1));
     let other: TypedWriter<Words<Wire>, _, _> =
-        TypedWriter::create(memory.wires.clone(), 1, Epoch::FIRST, vec![0]).unwrap();
+        TypedWriter::create(memory(&lanes.wires).clone(), 1, Epoch::FIRST, vec![0]).unwrap();
     drop(other);
     assert!(matches!(
         driver.claim(),
-        Err(IntcError::Fault(IntcFault::NoTable(_)))
+        Err(IntcError::Fault(IntcFault::Wires(InletError::NoTable(_))))
     ));
 }
 
@@ -233,12 +234,12 @@ proptest! {
     ) {
         let mut host = Lines::new(2);
         let (mut honest, _) = guest(&mut host, 0);
-        let (mut bad, memory) = guest(&mut host, 1);
+        let (mut bad, lanes) = guest(&mut host, 1);
         honest.unmask(0).unwrap();
         for scribbles in &rounds {
             let _ = bad.raise(1).unwrap();
-            write(&memory.controls, scribbles);
-            write(&memory.requests, scribbles);
+            write(memory(&lanes.controls), scribbles);
+            write(memory(&lanes.requests), scribbles);
             let mut looks = 0;
             while host.look(SessionId(1), 0, 1, nobody) {
                 looks += 1;
@@ -258,8 +259,8 @@ proptest! {
             honest.unmask(0).unwrap();
         }
         host.reset_guest(SessionId(1), 0, nobody);
-        bad = IntcDriver::new(memory.clone(), 2).unwrap();
-        host.add_guest(SessionId(1), memory, 0, nobody).unwrap();
+        bad = IntcDriver::new(lanes.clone(), 2).unwrap();
+        host.add_guest(SessionId(1), lanes, 0, nobody).unwrap();
         bad.unmask(0).unwrap();
         prop_assert!(bad.claim().unwrap().is_some(), "it begins anew");
     }
@@ -270,12 +271,12 @@ proptest! {
         rounds in prop::collection::vec(prop::collection::vec(scribble(), 0..40), 1..8),
     ) {
         let mut host = Lines::new(2);
-        let (mut driver, memory) = guest(&mut host, 0);
+        let (mut driver, lanes) = guest(&mut host, 0);
         driver.unmask(0).unwrap();
         driver.unmask(1).unwrap();
         for scribbles in &rounds {
             let _ = host.raise(SessionId(0), 0, 1, 0);
-            write(&memory.wires, scribbles);
+            write(memory(&lanes.wires), scribbles);
             match driver.claim() {
                 Ok(Some(delivery)) => {
                     prop_assert!(delivery.asserted || delivery.edges > 0);

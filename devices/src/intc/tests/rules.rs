@@ -1,6 +1,7 @@
 //! What the controller promises, one promise a test.
 
 use super::*;
+use crate::lane::tests::carriers;
 
 const ID: SessionId = SessionId(1);
 
@@ -49,15 +50,15 @@ fn a_level_is_delivered_until_it_falls_and_not_after() {
         );
     }
     // It falls after the driver took in that it was up.
-    driver.poll().unwrap();
+    let _ = driver.poll().unwrap();
     assert!(driver.is_pending(1));
     let _ = host.set_level(ID, 1, false, 20);
     assert_eq!(driver.claim(), Ok(None));
     assert_eq!(driver.counters().delivered, 3);
 
-    driver.poll().unwrap();
+    let _ = driver.poll().unwrap();
     let _ = host.set_level(ID, 0, true, 30);
-    driver.poll().unwrap();
+    let _ = driver.poll().unwrap();
     let _ = host.set_level(ID, 0, false, 40);
     driver.mask(0).unwrap();
     assert_eq!(driver.claim(), Ok(None));
@@ -67,7 +68,7 @@ fn a_level_is_delivered_until_it_falls_and_not_after() {
 fn a_level_withdrawn_before_its_delivery_is_counted() {
     let (mut host, mut driver) = pair(1);
     let _ = host.set_level(ID, 0, true, 1);
-    driver.poll().unwrap();
+    let _ = driver.poll().unwrap();
     // The scan of the claim finds it changed; only a change behind the scan is met by the second look, which the
     // threads' test provokes.
     let _ = host.set_level(ID, 0, false, 2);
@@ -153,7 +154,9 @@ fn a_line_is_a_wire_between_guests() {
         host.look(SessionId(id as u64), 6, 10, nobody);
     }
     let asserted = |drivers: &mut Vec<IntcDriver<_>>| {
-        drivers.iter_mut().for_each(|driver| driver.poll().unwrap());
+        drivers
+            .iter_mut()
+            .for_each(|driver| assert_eq!(driver.poll(), Ok(Notify::No)));
         drivers
             .iter()
             .map(|driver| driver.is_asserted(2))
@@ -185,7 +188,7 @@ fn a_departed_guest_s_last_edges_are_passed_on() {
 #[test]
 fn there_are_as_many_lines_as_there_are() {
     let (mut host, mut driver) = pair(3);
-    let no_such = Err(TableError::NoSuchSlot { slot: 3, slots: 3 });
+    let no_such = Err(OutletError::NoSuchSlot { slot: 3, slots: 3 });
     assert_eq!(driver.unmask(3), no_such);
     assert_eq!(driver.set_priority(3, LinePriority::HIGHEST), no_such);
     assert!(driver.raise(3).is_err() && driver.set_level(3, true).is_err());
@@ -194,4 +197,118 @@ fn there_are_as_many_lines_as_there_are() {
     assert!(!host.set_level(ID, u32::MAX, true, 0).is_needed());
     assert!(!host.raise(SessionId(9), 0, 1, 0).is_needed());
     assert_eq!(driver.claim(), Ok(None));
+}
+
+/// Delivers and ends until there is no more, with the host looking when it is told.
+fn settle(
+    host: &mut Lines<Mapped>,
+    driver: &mut IntcDriver<Mapped>,
+    id: SessionId,
+) -> Vec<(u32, u64)> {
+    let (mut taken, mut to_end) = (Vec::new(), None);
+    loop {
+        let step = match to_end {
+            Some(line) => driver.end(line).map(|_| None),
+            None => driver.claim(),
+        };
+        match step {
+            Ok(Some(one)) => {
+                taken.push((one.line, one.edges));
+                to_end = Some(one.line);
+                continue;
+            }
+            Ok(None) if to_end.take().is_some() => continue,
+            Ok(None) | Err(IntcError::Outlet(OutletError::Full)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let told = driver.poll().unwrap();
+        if step == Ok(None) && !told.is_needed() {
+            return taken;
+        }
+        while host.look(id, 5, 10, nobody) {}
+    }
+}
+
+/// A guest that has claimed all, and polled, is told of the next edge, whatever carries it; and the host of what the guest
+/// raises.
+#[test]
+fn whoever_waits_is_told_over_every_carrier() {
+    for carrier in carriers() {
+        let mut host = Lines::new(3);
+        let (mut driver, _) = guest_over(carrier, &mut host, ID.0);
+        let (mut other, _) = guest_over(carrier, &mut host, 2);
+        driver.unmask(2).unwrap();
+        for round in 0..40 {
+            let taken = settle(&mut host, &mut driver, ID);
+            assert_eq!(taken, [], "{carrier:?}, {round}");
+            assert_eq!(settle(&mut host, &mut other, SessionId(2)), []);
+            let notify = host.raise(ID, 2, 1, round);
+            assert!(notify.is_needed(), "{carrier:?}, {round}");
+            let taken = settle(&mut host, &mut driver, ID);
+            assert_eq!(taken, [(2, 1)], "{carrier:?}, {round}");
+
+            let _ = settle(&mut host, &mut driver, ID);
+            let mut told = Vec::new();
+            let notify = other.raise(2).unwrap();
+            assert!(notify.is_needed(), "{carrier:?}, {round}");
+            while host.look(SessionId(2), 5, 10, |id, notify| {
+                if notify.is_needed() && id == ID {
+                    told.push(id);
+                }
+            }) {}
+            assert_eq!(told, [ID], "{carrier:?}, {round}");
+            let taken = settle(&mut host, &mut driver, ID);
+            assert_eq!(taken, [(2, 1)], "{carrier:?}, {round}");
+        }
+        assert_eq!(host.take_fault(), None);
+    }
+}
+
+/// A table that its writer has set up anew counts anew, and is not taken for what it was.
+#[test]
+fn numbers_of_two_lives_never_meet() {
+    let mut host = Lines::new(2);
+    let (mut driver, lanes) = guest(&mut host, ID.0);
+    let (mut other, _) = guest(&mut host, 2);
+    other.unmask(0).unwrap();
+    let edges = |driver: &mut IntcDriver<_>| {
+        let claimed = driver.claim().unwrap();
+        claimed.map(|one| (one.edges, driver.end(one.line).unwrap()).0)
+    };
+    for _ in 0..3 {
+        let _ = driver.raise(0).unwrap();
+    }
+    host.look(ID, 1, 10, nobody);
+    assert_eq!(edges(&mut other), Some(3));
+
+    // The guest begins anew. The host looks before it hears of that, and does not take five for two more.
+    let mut driver = IntcDriver::new(lanes.clone(), 2).unwrap();
+    for _ in 0..5 {
+        let _ = driver.raise(0).unwrap();
+    }
+    host.look(ID, 2, 10, nobody);
+    let fault = host.take_fault().map(|(_, fault)| fault);
+    assert!(
+        matches!(fault, Some(GuestFault::BegunAnew { line: 0, .. })),
+        "{fault:?}"
+    );
+    assert_eq!(edges(&mut other), None);
+    host.add_guest(ID, lanes.clone(), 3, nobody).unwrap();
+    host.look(ID, 4, 10, nobody);
+    assert_eq!(edges(&mut other), Some(5));
+
+    // Nor does the guest, if the host begins anew.
+    driver.unmask(1).unwrap();
+    let _ = host.raise(ID, 1, 1, 5);
+    assert_eq!(edges(&mut driver), Some(1));
+    host.add_guest(ID, lanes, 6, nobody).unwrap();
+    let _ = host.raise(ID, 1, 1, 7);
+    let fault = driver.claim();
+    assert!(
+        matches!(
+            fault,
+            Err(IntcError::Fault(IntcFault::BegunAnew { line: 1, .. }))
+        ),
+        "{fault:?}"
+    );
 }
