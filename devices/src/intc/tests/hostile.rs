@@ -7,7 +7,8 @@ use shmbus_shm::{Field, Window};
 use shmbus_table::{Epoch, InvalidValue, TypedWriter, Value};
 
 use super::*;
-use crate::lane::InletError;
+use crate::lane::tests::twins;
+use crate::lane::{Inlet, InletError, Outlet};
 
 /// Any words, for a peer that writes what it likes; of the type and the length of `V`.
 struct Words<V>(Vec<u64>, std::marker::PhantomData<V>);
@@ -126,6 +127,54 @@ fn a_guest_that_was_cut_off_may_begin_anew() {
     host.add_guest(SessionId(1), lanes, 0, nobody).unwrap();
     driver.unmask(0).unwrap();
     assert_eq!(driver.claim().unwrap().map(|one| one.edges), Some(2));
+}
+
+/// Over rings the same checks are made; who was cut off begins anew in the same memory.
+#[test]
+fn a_guest_that_breaks_the_rules_over_a_ring_is_cut_off_alone() {
+    for carrier in twins() {
+        let mut host = Lines::new(2);
+        let (mut honest, _) = guest_over(carrier, &mut host, 0);
+        let lanes = IntcLanes::on_heap(carrier, 2).unwrap();
+        let mut controls = Outlet::at_guest(lanes.controls.clone(), 2).unwrap();
+        let _requests = Outlet::<Wire, _>::at_guest(lanes.requests.clone(), 2).unwrap();
+        let _wires = Inlet::<Wire, _>::at_guest(lanes.wires.clone(), 2).unwrap();
+        host.add_guest(SessionId(1), lanes.clone(), 0, nobody)
+            .unwrap();
+        let _ = host.raise(SessionId(1), 1, 5, 0);
+        let lie = Control {
+            claimed: 6,
+            ..Control::default()
+        };
+        let _ = controls.place(1, lie).unwrap();
+        let _ = controls.flush().unwrap();
+        host.look(SessionId(1), 0, 10, nobody);
+        let fault = host.take_fault();
+        assert!(
+            matches!(
+                fault,
+                Some((
+                    SessionId(1),
+                    GuestFault::FalseAcknowledgement { line: 1, .. }
+                ))
+            ),
+            "{carrier:?}: {fault:?}"
+        );
+        let told = host.counters().told;
+        let _ = host.raise(SessionId(1), 1, 1, 0);
+        assert_eq!(host.counters().told, told);
+        let _ = host.raise(SessionId(0), 0, 1, 0);
+        let _ = honest.poll().unwrap();
+        assert!(honest.is_pending(0), "{carrier:?}");
+
+        let mut driver = IntcDriver::new(lanes.clone(), 2).unwrap();
+        host.add_guest(SessionId(1), lanes, 0, nobody).unwrap();
+        driver.unmask(1).unwrap();
+        let _ = driver.poll().unwrap();
+        host.look(SessionId(1), 0, 10, nobody);
+        let claimed = driver.claim().unwrap();
+        assert_eq!(claimed.map(|one| one.edges), Some(6), "{carrier:?}");
+    }
 }
 
 #[test]
