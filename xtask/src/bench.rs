@@ -17,12 +17,24 @@ use crate::tally::Tally;
 pub(crate) enum Bench {
     /// Rings beside their peers: ratios, and how they stand to their targets
     Rings(Rings),
-    /// Tables and signals beside their peers, in the same way
+    /// Tables, signals and the clock beside their peers, in the same way; then the ages
     Tables(Options),
     /// The age of the deadline that a host acts on: a timer over tables beside its twins over rings, over the load
     Ages(Options),
+    /// What a device costs on a bus with 1 to 10,000 of them
+    Scale(Scale),
     /// A page of plots and figures of tables and ages: target/report/index.html
     Report(Report),
+}
+
+#[derive(Args)]
+pub(crate) struct Scale {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Few rounds: a smoke test, no figures
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(Args)]
@@ -67,6 +79,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Of the two programs whose lines `bench tables` prints, whether the second has any to print.
+    fn wants_ages(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name.contains("age"))
+    }
+
     fn arguments(&self) -> Vec<String> {
         let flags = [
             (self.json, "--json"),
@@ -111,8 +128,21 @@ pub(crate) fn bench(project: Project, bench: &Bench) -> ExitCode {
             }
             run(command)
         }
-        Bench::Tables(options) => run(benchmark(project, "tables").args(options.arguments())),
+        Bench::Tables(options) => {
+            let tables = run(benchmark(project, "tables").args(options.arguments()));
+            if tables != ExitCode::SUCCESS || !options.wants_ages() {
+                return tables;
+            }
+            run(benchmark(project, "ages").args(options.arguments()))
+        }
         Bench::Ages(options) => run(benchmark(project, "ages").args(options.arguments())),
+        Bench::Scale(scale) => {
+            let flags = [(scale.json, "--json"), (scale.quick, "--quick")];
+            let flags = flags
+                .into_iter()
+                .filter_map(|(is_set, flag)| is_set.then_some(flag));
+            run(benchmark(project, "scale").args(flags))
+        }
         Bench::Report(report) => match write_report(project, report) {
             Ok(code) => code,
             Err(error) => {
