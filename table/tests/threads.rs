@@ -185,6 +185,7 @@ fn transactions_of_64_bytes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slots of 64 bytes are the same accesses")]
 fn transactions_of_4096_bytes() {
     writer_of_transactions_and_readers(4096, 4);
 }
