@@ -65,7 +65,7 @@ fn a_level_is_delivered_until_it_falls_and_not_after() {
 }
 
 #[test]
-fn a_level_withdrawn_before_its_delivery_is_counted() {
+fn a_level_withdrawn_before_its_delivery_is_not_delivered() {
     let (mut host, mut driver) = pair(1);
     let _ = host.set_level(ID, 0, true, 1);
     let _ = driver.poll().unwrap();
