@@ -192,12 +192,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     /// Reports as [`TableReader::changed`] does, until `visit` breaks off. The next call goes on behind the last slot
     /// reported; [`Scan::Finished`] then says that everything was reported which had changed when the *first* of these
     /// calls was made, and slots before may have changed since: scan until [`Scan::Unchanged`].
-    pub fn scan(&mut self, mut visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
-        self.tree
-            .scan(|slot, word| match Generation::from_word(word) {
-                Some(generation) => visit(slot, generation),
-                None => ControlFlow::Continue(()),
-            })
+    pub fn scan(&mut self, visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
+        scan(&mut self.tree, visit)
     }
 
     /// How long ago a slot was last published. Two loads. A value that is read *after* this is at most as old.
@@ -237,4 +233,15 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
     pub fn heartbeat(&self) -> u64 {
         self.life.heartbeat()
     }
+}
+
+/// Scans a table's tree. A head that names no generation, which no honest writer stores, is passed over.
+pub(crate) fn scan<W: Window, S: AsMut<[u64]>>(
+    tree: &mut TreeReader<W, S>,
+    mut visit: impl FnMut(u32, Generation) -> ControlFlow<()>,
+) -> Scan {
+    tree.scan(|slot, word| match Generation::from_word(word) {
+        Some(generation) => visit(slot, generation),
+        None => ControlFlow::Continue(()),
+    })
 }

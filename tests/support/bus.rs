@@ -158,6 +158,28 @@ impl Bus {
         inspect(&self.socket).expect_success().json()
     }
 
+    /// That a guest finds the machine's own time in the bus's clocks, and their bounds, and finds them a second time.
+    #[track_caller]
+    pub(crate) fn tells_the_time(&self) {
+        let clock = self.guest(&["clock", "--count", "2"]).finish();
+        let clock = clock.expect_success();
+        let rows: Vec<Vec<&str>> = clock
+            .text()
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 4, "{clock}");
+        for row in &rows {
+            let number = |column: usize| row[column].parse::<i64>().unwrap();
+            let (time, off_by, bound) = (number(1), number(2), number(3));
+            assert!(time > 0 && bound > 0, "{clock}");
+            // Both readings are taken by one process: it is off by no more than the bound and an interruption.
+            assert!(off_by.abs() < bound + 10_000_000, "{clock}");
+        }
+        assert_eq!(rows[0][0], rows[2][0], "the same clocks again: {clock}");
+    }
+
     /// How many guests are on the bus.
     pub(crate) fn guests(&self) -> usize {
         self.inspect()["guests"].as_array().unwrap().len()

@@ -91,16 +91,20 @@ impl Options {
             (self.quick, "--quick"),
             (self.realtime, "--realtime"),
         ];
-        let flags = flags
-            .into_iter()
-            .filter(|(is_set, _)| *is_set)
-            .map(|(_, flag)| flag.to_owned());
+        let flags = chosen(flags).map(str::to_owned);
         let only = self
             .only
             .iter()
             .flat_map(|name| ["--only".to_owned(), name.clone()]);
         flags.chain(only).collect()
     }
+}
+
+/// The flags that are set.
+fn chosen<const N: usize>(flags: [(bool, &'static str); N]) -> impl Iterator<Item = &'static str> {
+    flags
+        .into_iter()
+        .filter_map(|(is_set, flag)| is_set.then_some(flag))
 }
 
 /// Standard output is the benchmark's alone.
@@ -138,10 +142,7 @@ pub(crate) fn bench(project: Project, bench: &Bench) -> ExitCode {
         Bench::Ages(options) => run(benchmark(project, "ages").args(options.arguments())),
         Bench::Scale(scale) => {
             let flags = [(scale.json, "--json"), (scale.quick, "--quick")];
-            let flags = flags
-                .into_iter()
-                .filter_map(|(is_set, flag)| is_set.then_some(flag));
-            run(benchmark(project, "scale").args(flags))
+            run(benchmark(project, "scale").args(chosen(flags)))
         }
         Bench::Report(report) => match write_report(project, report) {
             Ok(code) => code,
@@ -169,11 +170,10 @@ fn write_report(project: &Project, report: &Report) -> io::Result<ExitCode> {
             continue;
         }
         let flags = [(report.quick, "--quick"), (report.realtime, "--realtime")];
-        let flags = flags
-            .into_iter()
-            .filter_map(|(is_set, flag)| is_set.then_some(flag));
         let lines = directory.join(name).with_extension("jsonl");
-        let command = benchmark(project, name).args(["--json"]).args(flags);
+        let command = benchmark(project, name)
+            .args(["--json"])
+            .args(chosen(flags));
         // What failed or was skipped is told of on standard error, and missing on the page.
         command.hand_over_to(fs::File::create(&lines)?)?;
         from.push(lines);

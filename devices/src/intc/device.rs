@@ -18,7 +18,7 @@ use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
     SessionId,
 };
-use crate::lane::{Carrier, LaneError, Reading, RingCarrier};
+use crate::lane::{Carrier, LaneError};
 
 /// The roles of the device's regions in a session.
 pub mod role {
@@ -227,10 +227,7 @@ impl Device for IntcDevice {
         regions: &Regions,
         features: RingFeatures,
     ) -> Result<(), ActivateError> {
-        let reading = match self.options.carrier {
-            Carrier::Ring(RingCarrier { reading, .. }) => reading,
-            Carrier::Table => Reading::Last,
-        };
+        let reading = self.options.carrier.reading();
         let lanes = IntcLanes::find(regions, reading, features)?;
         let (now, owed) = (monotonic_ns(), &mut self.owed);
         self.lines.add_guest(session, lanes, now, |guest, notify| {

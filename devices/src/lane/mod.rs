@@ -94,6 +94,14 @@ impl Carrier {
         }
     }
 
+    /// Which values the host acts on: of a table, it is the last.
+    pub const fn reading(self) -> Reading {
+        match self {
+            Self::Table => Reading::Last,
+            Self::Ring(RingCarrier { reading, .. }) => reading,
+        }
+    }
+
     /// What the device offers for it.
     pub fn features(self) -> RingFeatures {
         match self {

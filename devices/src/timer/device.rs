@@ -12,7 +12,7 @@ use crate::device::{
     ActivateError, CONFIG_WORDS, COUNTERS, Device, Outbox, Progress, RegionRequest, Regions,
     SessionId,
 };
-use crate::lane::{Carrier, LaneError, Reading, RingCarrier};
+use crate::lane::{Carrier, LaneError, Reading};
 
 /// The roles of the device's regions in a session: these of virtual CPU 0, and of each other one
 /// [`OF_VCPU`](role::OF_VCPU) further on.
@@ -189,10 +189,7 @@ impl Device for TimerDevice {
         regions: &Regions,
         features: RingFeatures,
     ) -> Result<(), ActivateError> {
-        let reading = match self.options.carrier {
-            Carrier::Ring(RingCarrier { reading, .. }) => reading,
-            Carrier::Table => Reading::Last,
-        };
+        let reading = self.options.carrier.reading();
         for owner in self.owners(session) {
             let lanes = TimerLanes::find(regions, owner.vcpu, reading, features)?;
             self.timers.add(owner, lanes, self.options.timers)?;
@@ -302,7 +299,7 @@ mod tests {
     use shmbus_shm::{RingFormat, heap};
 
     use super::*;
-    use crate::lane::OutletError;
+    use crate::lane::{OutletError, RingCarrier};
     use crate::timer::{Alarm, Fired};
 
     const TIMERS: u32 = 3_000;

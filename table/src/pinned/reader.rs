@@ -14,6 +14,7 @@ use crate::error::{ReadError, TableError};
 use crate::flags::TableFlags;
 use crate::header::{Header, Life};
 use crate::layout::TableLayout;
+use crate::reader::scan;
 use crate::writer::tree_area;
 
 /// The bit of a slot's cursor word that says that it is pinned. No generation has it.
@@ -213,10 +214,8 @@ where
     /// Reports every slot that was written since it was last reported, as
     /// [`TableReader::changed`](crate::TableReader::changed) does.
     pub fn changed(&mut self, mut report: impl FnMut(u32, Generation)) -> Scan {
-        self.tree.scan(|slot, word| {
-            if let Some(generation) = Generation::from_word(word) {
-                report(slot, generation);
-            }
+        scan(&mut self.tree, |slot, generation| {
+            report(slot, generation);
             ControlFlow::Continue(())
         })
     }

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use shmbus_shm::slot::pinned::{AnnouncementAt, CopyOrder, PinnableWriter, max_subscribed};
-use shmbus_shm::slot::{Epoch, Generation, HeadStore, WriteCursor};
+use shmbus_shm::slot::{Epoch, Generation, WriteCursor};
 use shmbus_shm::{Entries, Notify, TreeWriter, Window};
 
 use super::parts::{Parts, SEATS, announcements};
@@ -12,7 +12,7 @@ use crate::error::TableError;
 use crate::flags::TableFlags;
 use crate::header::{FIRST_BEAT, Header, Life};
 use crate::layout::TableLayout;
-use crate::writer::tree_area;
+use crate::writer::{TreeHead, tree_area};
 
 /// The one writer of a table whose values can be pinned. `W` is the table's memory, `A` that of readers' announcements. `S`
 /// is storage of a word for each slot, a `Vec<u64>` or a `&mut [u64]`.
@@ -129,6 +129,8 @@ impl<W: Window, A: Window, S: AsRef<[u64]> + AsMut<[u64]>> PinnedTableWriter<W, 
             let mut order = CopyOrder::from_word(*order_word);
             let head = TreeHead {
                 tree: &mut self.tree,
+                ages: None,
+                beats: self.beats,
                 slot,
             };
             let announced = (self.heard.iter().flatten())
@@ -217,18 +219,5 @@ impl<W: Window, A: Window, S: AsRef<[u64]> + AsMut<[u64]>> PinnedTableWriter<W, 
     /// The writer's life.
     pub fn epoch(&self) -> Epoch {
         self.header.epoch
-    }
-}
-
-/// A slot's head is its leaf: naming a generation also marks the way to it.
-struct TreeHead<'a, W> {
-    tree: &'a mut TreeWriter<W>,
-    slot: u32,
-}
-
-impl<W: Window> HeadStore for TreeHead<'_, W> {
-    #[inline(always)]
-    fn store(&mut self, generation: Generation) {
-        self.tree.mark(self.slot, generation.word());
     }
 }

@@ -13,6 +13,7 @@ use crate::error::TableError;
 use crate::flags::TableFlags;
 use crate::header::{Header, Life};
 use crate::layout::{COMMIT_OFFSET, TableLayout};
+use crate::reader::scan;
 use crate::slots::Values;
 use crate::writer::tree_area;
 
@@ -225,12 +226,8 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> SnapshotReader<W, S> {
 
     /// Reports as [`SnapshotReader::changed`] does, until `visit` breaks off; see
     /// [`TableReader::scan`](crate::TableReader::scan).
-    pub fn scan(&mut self, mut visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
-        self.tree
-            .scan(|slot, word| match Generation::from_word(word) {
-                Some(generation) => visit(slot, generation),
-                None => ControlFlow::Continue(()),
-            })
+    pub fn scan(&mut self, visit: impl FnMut(u32, Generation) -> ControlFlow<()>) -> Scan {
+        scan(&mut self.tree, visit)
     }
 
     /// How long ago a slot was last published, as [`TableReader::age`](crate::TableReader::age) says.
