@@ -82,6 +82,8 @@ pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
 #[cfg(feature = "std")]
 pub use mapped::{Keep, Mapped, heap};
 #[cfg(feature = "std")]
+pub use mapping::map_device;
+#[cfg(feature = "std")]
 pub use memfd::{MemoryError, SharedMemory, Writers};
 #[cfg(feature = "std")]
 pub use region::{

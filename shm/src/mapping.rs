@@ -36,6 +36,35 @@ impl Drop for Mapping {
 ///
 /// A window on a read-only mapping must not be stored to: the processor faults, and the process ends.
 pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<Mapped> {
+    map_part(fd, 0, len, writable, MemoryType::Ordinary)
+}
+
+/// Maps a part of a device: `len` bytes at `offset` of `fd`, both in whole pages, for a BAR of a PCI function.
+///
+/// `memory_type` is [`MemoryType::Ordinary`] only where the BAR is memory of somebody else's and is cached, such as that of
+/// ivshmem. Who maps a BAR must keep the function there: an access to a function that is gone, or whose memory space
+/// is disabled, ends the process with a SIGBUS.
+///
+/// # Errors
+///
+/// Of `mmap(2)`.
+pub fn map_device(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    len: usize,
+    writable: bool,
+    memory_type: MemoryType,
+) -> io::Result<Mapped> {
+    map_part(fd, offset, len, writable, memory_type)
+}
+
+fn map_part(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    len: usize,
+    writable: bool,
+    memory_type: MemoryType,
+) -> io::Result<Mapped> {
     let protection = if writable {
         ProtFlags::READ | ProtFlags::WRITE
     } else {
@@ -49,14 +78,14 @@ pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<
             protection,
             MapFlags::SHARED,
             fd,
-            0,
+            offset,
         )
     }?;
     let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mapping = Arc::new(Mapping { base, len });
     // SAFETY: the bytes stay mapped as long as `mapping` lives, and nobody can hold a reference into a range of
     // addresses that was unused until now.
-    Ok(unsafe { Mapped::new(base, len, MemoryType::Ordinary, mapping) })
+    Ok(unsafe { Mapped::new(base, len, memory_type, mapping) })
 }
 
 /// A window on the `len` bytes at `address` of a guest's memory, which it keeps mapped; or how many of them are

@@ -68,6 +68,9 @@ pub mod local;
 #[cfg(feature = "local")]
 mod memory;
 
+#[cfg(feature = "pci")]
+pub mod pci;
+
 #[cfg(feature = "local")]
 pub use doorbells::Doorbells;
 #[cfg(feature = "local")]
