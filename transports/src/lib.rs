@@ -63,6 +63,8 @@
 
 #[cfg(feature = "local")]
 mod doorbells;
+#[cfg(feature = "ivshmem")]
+pub mod ivshmem;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "local")]
