@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use shmbus_shm::{Mapped, Notify, Region, RegionKind, Section, Window};
-use shmbus_signal::os::{DoorbellError, Notifier, Waiter};
+use shmbus_signal::os::{DoorbellError, Notifier, Waiter, Wake};
 use shmbus_signal::suppress::{DoorbellLayout, Receiver, Sender, SenderCounts, SignalError};
 use shmbus_signal::{CLASSES, ChannelId};
 
@@ -94,28 +94,27 @@ impl Side {
 /// The channels that this side raises.
 #[derive(Debug)]
 pub(crate) struct Bells {
-    classes: Vec<(Sender<Mapped, Mapped>, Notifier)>,
+    classes: Vec<(Sender<Mapped, Mapped>, Box<dyn Wake>)>,
 }
 
 impl Bells {
-    /// Formats this side's trees and looks at the other's armed words. `doorbells` are the ends that are rung to wake the
-    /// other side.
+    /// Formats this side's trees and looks at the other's armed words. `wakers` wake the other side, by class.
     pub(crate) fn new(
         regions: &RegionSet,
         side: Side,
-        doorbells: Vec<OwnedFd>,
+        wakers: Vec<Box<dyn Wake>>,
     ) -> Result<Self, BellsError> {
-        expect_all(&doorbells)?;
+        expect_all(wakers.len())?;
         let roles = side.roles();
         let armed = &regions.own(roles.peer_arms)?.1;
         let mut classes = Vec::with_capacity(CLASSES);
-        for (class, doorbell) in doorbells.into_iter().enumerate() {
+        for (class, waker) in wakers.into_iter().enumerate() {
             let (region, tree) = regions.own(roles.marks + class as u16)?;
             let failed = |source| BellsError::Doorbell { class, source };
             let layout = layout(class, region, tree)?;
             let armed = armed_word(armed, class).map_err(failed)?;
             let sender = Sender::new(tree, &armed, layout).map_err(failed)?;
-            classes.push((sender, Notifier::from_end(doorbell)?));
+            classes.push((sender, waker));
         }
         Ok(Self { classes })
     }
@@ -126,11 +125,11 @@ impl Bells {
     ///
     /// If the doorbell cannot be rung: the other side is told when it next looks.
     pub(crate) fn raise(&mut self, channel: ChannelId) -> io::Result<()> {
-        let Some((sender, notifier)) = self.classes.get_mut(channel.priority().class()) else {
+        let Some((sender, waker)) = self.classes.get_mut(channel.priority().class()) else {
             return Ok(());
         };
         match sender.raise(channel.index()) {
-            Ok(Notify::Yes) => notifier.notify(),
+            Ok(Notify::Yes) => waker.wake(),
             Ok(Notify::No) => Ok(()),
             Err(error) => {
                 // The channel came from this session's own plan.
@@ -155,17 +154,17 @@ impl Bells {
 /// The channels that this side hears: a receiver and what wakes it, by class.
 pub(crate) type Ear = (Receiver<Mapped, Mapped, Vec<u64>>, Waiter);
 
-/// Attaches to the other side's trees.
+/// Attaches to the other side's trees. `waiters` are woken by it, by class.
 pub(crate) fn ears(
     regions: &RegionSet,
     side: Side,
-    doorbells: Vec<OwnedFd>,
+    waiters: Vec<Waiter>,
 ) -> Result<Vec<Ear>, BellsError> {
-    expect_all(&doorbells)?;
+    expect_all(waiters.len())?;
     let roles = side.roles();
     let armed = &regions.own(roles.arms)?.1;
     let mut ears = Vec::with_capacity(CLASSES);
-    for (class, doorbell) in doorbells.into_iter().enumerate() {
+    for (class, waiter) in waiters.into_iter().enumerate() {
         let (region, tree) = regions.own(roles.hears + class as u16)?;
         let failed = |source| BellsError::Doorbell { class, source };
         // The number of channels is the other side's word; the room that the tree takes is not.
@@ -173,7 +172,7 @@ pub(crate) fn ears(
         let armed = armed_word(armed, class).map_err(failed)?;
         let seen = vec![0; layout.channels() as usize];
         let receiver = Receiver::new(tree, &armed, layout, seen).map_err(failed)?;
-        ears.push((receiver, Waiter::from_end(doorbell)?));
+        ears.push((receiver, waiter));
     }
     Ok(ears)
 }
@@ -183,8 +182,20 @@ pub(crate) fn heard(regions: &RegionSet, side: Side) -> BTreeMap<ChannelId, Subj
     regions.subjects(side.peers_section())
 }
 
-fn expect_all(doorbells: &[OwnedFd]) -> Result<(), BellsError> {
-    match doorbells.len() {
+/// What wakes the other side over the local transport: the ends that it rings, perhaps from the peer.
+pub(crate) fn wakers(ends: Vec<OwnedFd>) -> Result<Vec<Box<dyn Wake>>, BellsError> {
+    let waker = |end| Ok(Box::new(Notifier::from_end(end)?) as Box<dyn Wake>);
+    ends.into_iter().map(waker).collect()
+}
+
+/// What the other side rings over the local transport.
+pub(crate) fn waiters(ends: Vec<OwnedFd>) -> Result<Vec<Waiter>, BellsError> {
+    let waiter = |end| Ok(Waiter::from_end(end)?);
+    ends.into_iter().map(waiter).collect()
+}
+
+fn expect_all(doorbells: usize) -> Result<(), BellsError> {
+    match doorbells {
         CLASSES => Ok(()),
         found => Err(BellsError::Count { found }),
     }

@@ -145,8 +145,8 @@ impl Guest {
         let mut link = invitation.complete(own)?;
 
         let doorbells = std::mem::take(&mut link.doorbells);
-        let ears = bells::ears(&regions, Side::Guest, doorbells.to_guest)?;
-        let bells = Bells::new(&regions, Side::Guest, doorbells.to_host)?;
+        let ears = bells::ears(&regions, Side::Guest, bells::waiters(doorbells.to_guest)?)?;
+        let bells = Bells::new(&regions, Side::Guest, bells::wakers(doorbells.to_host)?)?;
         let mut signals = SignalSet::new()?;
         let mut sources = HashMap::new();
         for (class, (receiver, waiter)) in ears.into_iter().enumerate() {

@@ -128,8 +128,8 @@ impl Session {
         let window = regions.own(role::DRIVER_TABLE)?.1.clone();
         let slots = self.offers.len();
         let drivers = TypedReader::attach(window, vec![0; slots], vec![0; slots])?;
-        let ears = bells::ears(&regions, Side::Host, doorbells.to_host)?;
-        let bells = Bells::new(&regions, Side::Host, doorbells.to_guest)?;
+        let ears = bells::ears(&regions, Side::Host, bells::waiters(doorbells.to_host)?)?;
+        let bells = Bells::new(&regions, Side::Host, bells::wakers(doorbells.to_guest)?)?;
         let mut tokens = Vec::with_capacity(CLASSES);
         for (class, (receiver, waiter)) in (0..).zip(ears) {
             let priority = Priority::new(class).unwrap_or(Priority::LOWEST);

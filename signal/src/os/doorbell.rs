@@ -1,5 +1,6 @@
 //! The two ends of a doorbell.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -55,6 +56,17 @@ pub fn doorbell() -> io::Result<(Notifier, Waiter)> {
     Ok((notifier, Waiter(Rung::Socket(edges))))
 }
 
+/// Wakes the other side, by whatever means reach it: a [`Notifier`] between processes, the doorbell register of a device
+/// between a guest and a host.
+pub trait Wake: fmt::Debug + Send {
+    /// Wakes who waits at the other end. Does not block, and it is fine if nobody waits any more.
+    ///
+    /// # Errors
+    ///
+    /// If the means fail: the other side then learns nothing until it looks by itself.
+    fn wake(&self) -> io::Result<()>;
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Eventfd,
@@ -93,6 +105,12 @@ impl Notifier {
             Kind::Eventfd => eventfd::ring(self.fd.as_fd()),
             Kind::Socket => socket::ring(self.fd.as_fd()),
         }
+    }
+}
+
+impl Wake for Notifier {
+    fn wake(&self) -> io::Result<()> {
+        self.notify()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Waking and waiting on Linux: doorbells, and a set of doorbells and other descriptors served by priority.
 //!
 //! [`Notifier`] rings a doorbell, [`Waiter`] is woken by it. Between sides that do not trust each other a [`doorbell`] has
-//! two ends by which neither can stall the other; where a standard wants an eventfd, it is one. [`SignalSet`] waits for many
+//! two ends by which neither can stall the other; where a standard wants an eventfd, it is one. Who only rings takes any
+//! [`Wake`], which may be a device's register as well. [`SignalSet`] waits for many
 //! doorbells, and for sockets and timers beside them, and says which channels were raised, the higher priority first.
 //!
 //! ```
@@ -53,7 +54,7 @@ mod tests;
 pub mod tokio;
 mod turns;
 
-pub use doorbell::{DoorbellError, Notifier, Waiter, doorbell};
+pub use doorbell::{DoorbellError, Notifier, Waiter, Wake, doorbell};
 pub use set::{
     Event, Interest, NOTICE_BOUND, ROUND_BOUND, Readiness, STORM_PERIOD, STORM_STRIKES, SetError,
     SignalSet, Token, WaitCounts,
