@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use shmbus::devices::clock::{ClockKind, EstimateLimits};
 use shmbus::ring::RingKind;
+use shmbus::transports::pci::Address;
 
 use super::device_spec::DeviceSpec;
 use super::guest::LineSpec;
@@ -111,11 +112,22 @@ pub(crate) struct HostArgs {
     pub(crate) until_stdin_closes: bool,
 }
 
+/// Where the bus is.
 #[derive(Debug, Args)]
-pub(crate) struct GuestArgs {
+#[group(required = true, multiple = false)]
+pub(crate) struct Place {
     /// The host's socket.
     #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    /// In a virtual machine, the PCI function that leads to the host, such as 0000:00:03.0.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) pci: Option<Address>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuestArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// The name by which inspectors know this guest [default: guest-PID].
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

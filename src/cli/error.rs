@@ -13,6 +13,7 @@ use shmbus::devices::net::app::serve::ServerError;
 use shmbus::devices::net::pcap::CaptureError;
 use shmbus::devices::net::tap::TapError;
 use shmbus::devices::timer::TimerFault;
+use shmbus::transports::pci::{Address, Identity};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -46,6 +47,12 @@ pub(crate) enum CliError {
         "the bus's time was outside the bound that it claimed in {outside} of {readings} readings"
     )]
     OutsideBound { outside: u64, readings: u64 },
+    #[error("the command says neither --socket nor --pci")]
+    NoPlace,
+    #[error("there is no PCI function {address}: {error} (`lspci -D` lists them)")]
+    NoFunction { address: Address, error: io::Error },
+    #[error("no bus is behind the PCI function {address}, which is {found}")]
+    NoBusBehind { address: Address, found: Identity },
     #[error("cannot write the result: {0}")]
     Output(io::Error),
     #[error("cannot catch signals: {0}")]

@@ -4,6 +4,7 @@ mod clock;
 mod clock_twin;
 mod intc;
 mod net;
+mod place;
 mod timer;
 
 use std::io::Write;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use shmbus::Guest;
 use shmbus::virtio::DeviceId;
 
+use self::place::Place;
 use super::args::{GuestAction, GuestArgs};
 use super::error::CliError;
 use super::report::GuestEvent;
@@ -61,7 +63,8 @@ fn name(args: &GuestArgs) -> String {
 /// Connects; a host that is just starting is waited for.
 fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
     let until = Instant::now() + PATIENCE;
-    let guest = Guest::reconnect(&args.socket, &name(args), |_, wait| {
+    let Place::Socket(path) = Place::find(&args.place)?;
+    let guest = Guest::reconnect(path, &name(args), |_, wait| {
         if Instant::now() + wait < until {
             ControlFlow::Continue(())
         } else {
@@ -74,7 +77,8 @@ fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
 /// Connects again after the host restarted; waits as long as it takes, or until it is time to stop (none).
 fn reconnect(args: &GuestArgs, stop: &Stop) -> Result<Option<Guest>, CliError> {
     let mut failures = 0_u32;
-    let guest = Guest::reconnect(&args.socket, &name(args), |error, wait| {
+    let Place::Socket(path) = Place::find(&args.place)?;
+    let guest = Guest::reconnect(path, &name(args), |error, wait| {
         if stop.is_due() {
             return ControlFlow::Break(());
         }

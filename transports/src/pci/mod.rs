@@ -4,10 +4,12 @@
 //! [`DmaMemory`] to memory that the function may access. What reaches the function (VFIO by one crate or another, a socket, an
 //! emulated device in a test) implements these two, and drivers are written once, over them.
 
+mod address;
 mod dma;
 mod error;
 mod function;
 
+pub use address::{Address, AddressError, Identity};
 pub use dma::{DmaError, DmaMemory, DmaRegion};
 pub use error::{AccessError, FunctionError};
 pub use function::{BarIndex, Function, Registers};
