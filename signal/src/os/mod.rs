@@ -56,7 +56,7 @@ mod turns;
 
 pub use doorbell::{DoorbellError, Notifier, Waiter, Wake, doorbell};
 pub use set::{
-    Event, Interest, NOTICE_BOUND, ROUND_BOUND, Readiness, STORM_PERIOD, STORM_STRIKES, SetError,
-    SignalSet, Token, WaitCounts,
+    Event, Interest, NOTICE_BOUND, POLL_PERIOD, ROUND_BOUND, Readiness, STORM_PERIOD,
+    STORM_STRIKES, SetError, SignalSet, Token, WaitCounts,
 };
 pub use turns::STARVATION_BOUND;

@@ -17,6 +17,7 @@ use crate::suppress::{Arm, DoorbellLayout, Receiver, Sender};
 use crate::{CLASSES, Priority};
 
 mod order;
+mod polled;
 
 /// Long enough to call a wake-up lost.
 const LOST: Option<Duration> = Some(Duration::from_secs(20));

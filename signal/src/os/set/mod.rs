@@ -14,6 +14,11 @@
 //! Doorbells are never read: an eventfd's counter says nothing that the trees do not, and an edge comes with each ringing,
 //! whatever the counter holds. A peer that rings without raising anything is muted after [`STORM_STRIKES`] times and
 //! polled instead, for [`STORM_PERIOD`]. A peer that raises without pause is served in its turn.
+//!
+//! # Where nothing rings
+//!
+//! A doorbell whose ringing does not reach this process ([`SignalSet::add_polled`]) is one that stays muted: its tree is
+//! polled at each wait, and by the set's timer while it sleeps. It is never armed, so its sender does not ring in vain.
 
 mod source;
 mod wait;
@@ -44,6 +49,9 @@ pub const STORM_STRIKES: u32 = 64;
 /// How long a muted doorbell is not listened to, at most. Its channels are found by polling meanwhile, at the latest at
 /// the end of the period.
 pub const STORM_PERIOD: Duration = Duration::from_millis(10);
+
+/// How often the doorbells are looked at that nothing rings here, while the set sleeps.
+pub const POLL_PERIOD: Duration = Duration::from_millis(1);
 
 /// How many events a set hands out at most before it looks again at which doorbells and descriptors are due beside those
 /// that it knows of. A look reports up to 64 of them.
@@ -91,9 +99,12 @@ pub struct WaitCounts {
 /// `W` is the kind of window that the doorbells' receivers look through.
 pub struct SignalSet<W = Mapped> {
     epoll: OwnedFd,
-    /// Ends the muting of doorbells, and wakes who blocks on a set that changed behind his back.
+    /// Ends the muting of doorbells, polls those that cannot ring, and wakes who blocks on a set that changed behind his
+    /// back.
     timer: OwnedFd,
     is_ticking: bool,
+    /// How many doorbells cannot ring.
+    polled: usize,
     sources: Slab<Source<W>>,
     next_serial: u32,
     /// By class: the places of what is due. Each is in there at most once.
@@ -130,6 +141,7 @@ impl<W: Window> SignalSet<W> {
             epoll,
             timer,
             is_ticking: false,
+            polled: 0,
             sources: Slab::new(),
             next_serial: 0,
             queues: Default::default(),
@@ -166,12 +178,38 @@ impl<W: Window> SignalSet<W> {
     ) -> Result<Token, SetError> {
         let kind = Kind::Doorbell(Doorbell {
             receiver,
-            rung: waiter.into_watched(),
+            rung: Some(waiter.into_watched()),
             state: State::Awake,
             strikes: 0,
         });
         let token = self.add(kind, priority, DOORBELL)?;
         self.awake.push(token.key as usize);
+        Ok(token)
+    }
+
+    /// Adds a doorbell whose ringing cannot be heard here, for want of interrupts say. What is raised on it is found
+    /// while the set waits, at the latest after [`POLL_PERIOD`]: a set that sleeps wakes up so often. As often it listens
+    /// again to doorbells that are muted.
+    ///
+    /// # Errors
+    ///
+    /// None is expected.
+    pub fn add_polled(
+        &mut self,
+        receiver: Receiver<W, W, Vec<u64>>,
+        priority: Priority,
+    ) -> Result<Token, SetError> {
+        // Whoever received here before may have left it armed.
+        receiver.disarm();
+        let kind = Kind::Doorbell(Doorbell {
+            receiver,
+            rung: None,
+            state: State::Muted,
+            strikes: 0,
+        });
+        let token = self.add(kind, priority, DOORBELL)?;
+        self.awake.push(token.key as usize);
+        self.polled += 1;
         Ok(token)
     }
 
@@ -208,13 +246,10 @@ impl<W: Window> SignalSet<W> {
             kind,
         };
         let token = source.token(place.key());
-        epoll::add(
-            &self.epoll,
-            source.as_fd(),
-            EventData::new_u64(token.to_u64()),
-            flags,
-        )
-        .map_err(io::Error::from)?;
+        if let Some(fd) = source.watched() {
+            let data = EventData::new_u64(token.to_u64());
+            epoll::add(&self.epoll, fd, data, flags).map_err(io::Error::from)?;
+        }
         place.insert(source);
         self.next_serial = self.next_serial.wrapping_add(1);
         // Room for every source, so that no wake-up allocates.
@@ -260,8 +295,12 @@ impl<W: Window> SignalSet<W> {
         if let Kind::Doorbell(doorbell) = &source.kind {
             doorbell.receiver.disarm();
         }
-        // It fails for a muted doorbell, which is not listened to anyway.
-        let _ = epoll::delete(&self.epoll, source.as_fd());
+        if let Some(fd) = source.watched() {
+            // It fails for a muted doorbell, which is not listened to anyway.
+            let _ = epoll::delete(&self.epoll, fd);
+        } else {
+            self.polled -= 1;
+        }
         let key = token.key as usize;
         self.sources.remove(key);
         for queue in &mut self.queues {

@@ -143,8 +143,8 @@ pub(super) enum Kind<W> {
 #[derive(Debug)]
 pub(super) struct Doorbell<W> {
     pub(super) receiver: Receiver<W, W, Vec<u64>>,
-    /// What its waiter watches.
-    pub(super) rung: OwnedFd,
+    /// What its waiter watches; none if nothing rings here.
+    pub(super) rung: Option<OwnedFd>,
     pub(super) state: State,
     /// How often it rang in a row although nothing was raised.
     pub(super) strikes: u32,
@@ -157,7 +157,8 @@ pub(super) enum State {
     Awake,
     /// It is armed since it was last seen idle: the sender rings.
     Asleep,
-    /// It rang without cause too often: its tree is polled, its ringing not listened to until the next tick.
+    /// It rang without cause too often: its tree is polled, its ringing not listened to until the next tick. One that
+    /// cannot ring is always in this state.
     Muted,
 }
 
@@ -183,10 +184,10 @@ impl<W> Source<W> {
         }
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn watched(&self) -> Option<BorrowedFd<'_>> {
         match &self.kind {
-            Kind::Doorbell(doorbell) => doorbell.rung.as_fd(),
-            Kind::Descriptor(descriptor) => descriptor.fd.as_fd(),
+            Kind::Doorbell(doorbell) => doorbell.rung.as_ref().map(AsFd::as_fd),
+            Kind::Descriptor(descriptor) => Some(descriptor.fd.as_fd()),
         }
     }
 }

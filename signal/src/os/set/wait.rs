@@ -10,7 +10,9 @@ use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 use shmbus_shm::Window;
 
 use super::source::{Kind, Readiness, State, Token};
-use super::{DOORBELL, NOTICE_BOUND, STORM_PERIOD, STORM_STRIKES, SignalSet, TICK, doorbell};
+use super::{
+    DOORBELL, NOTICE_BOUND, POLL_PERIOD, STORM_PERIOD, STORM_STRIKES, SignalSet, TICK, doorbell,
+};
 use crate::os::doorbell::timespec;
 use crate::suppress::Arm;
 
@@ -108,6 +110,9 @@ impl<W: Window> SignalSet<W> {
         if self.is_pending() {
             return Arm::Moved;
         }
+        if self.polled > 0 && !self.is_ticking {
+            self.tick_after(POLL_PERIOD);
+        }
         self.is_promised = true;
         Arm::Armed
     }
@@ -196,7 +201,8 @@ impl<W: Window> SignalSet<W> {
             return;
         }
         // A failure leaves it as loud as it was; it is tried again at the next strike.
-        if epoll::delete(&self.epoll, &doorbell.rung).is_err() {
+        let rung = doorbell.rung.as_ref();
+        if rung.is_none_or(|rung| epoll::delete(&self.epoll, rung).is_err()) {
             return;
         }
         self.counts.muted += 1;
@@ -221,11 +227,14 @@ impl<W: Window> SignalSet<W> {
             let Kind::Doorbell(doorbell) = &mut source.kind else {
                 continue;
             };
+            let Some(rung) = &doorbell.rung else {
+                continue;
+            };
             if doorbell.state != State::Muted {
                 continue;
             }
             let data = EventData::new_u64(token.to_u64());
-            if epoll::add(&self.epoll, &doorbell.rung, data, DOORBELL).is_ok() {
+            if epoll::add(&self.epoll, rung, data, DOORBELL).is_ok() {
                 doorbell.state = State::Awake;
                 doorbell.strikes = 0;
             } else {
