@@ -87,7 +87,7 @@ impl Header {
         let host = words.u32(at::HOST);
         expect(host <= u16::MAX.into(), "a host's peer id of 16 bits", host)?;
         let vectors = words.u32(at::VECTORS);
-        let known = vectors == VECTORS.into();
+        let known = vectors == u32::from(VECTORS);
         expect(known, "as many vectors as priority classes", vectors)?;
         let areas = words.u32(at::AREAS);
         let known = (1..=MAX_AREAS as u32).contains(&areas);
