@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{self, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -34,6 +35,12 @@ impl Command {
             words: program.to_owned(),
             aside: project.prints_figures,
         }
+    }
+
+    /// Run in `directory` instead.
+    pub(crate) fn within(mut self, directory: &Path) -> Self {
+        self.inner.current_dir(directory);
+        self
     }
 
     /// Cargo of the toolchain that runs this program.

@@ -12,6 +12,7 @@ mod step;
 mod steps;
 mod tally;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 

@@ -12,12 +12,13 @@ use crate::tally::Tally;
 pub(crate) const LINUX_SOURCE: &str = "/usr/src/linux-source-6.1.tar.xz";
 
 /// A program or a file, and the package that it comes from.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("c++", "g++"), // libFuzzer
     ("cc", "gcc"),  // the benchmarks' peers
     ("objcopy", "binutils"),
     (LINUX_SOURCE, "linux-source-6.1"),
     ("xz", "xz-utils"),
+    ("zstd", "zstd"),
     ("valgrind", "valgrind"),
     ("curl", "curl"),
     ("ip", "iproute2"),

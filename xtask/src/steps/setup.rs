@@ -7,12 +7,14 @@ use crate::project::Project;
 use crate::step::Stop;
 use crate::tally::Tally;
 use crate::toolchain::{BARE_METAL_TARGETS, LINUX_TARGET, need_nightly, need_target};
+use crate::vm;
 
 pub(super) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     let targets = BARE_METAL_TARGETS.into_iter().chain([LINUX_TARGET]);
     let mut results = vec![
         packages::install_missing(project, tally),
         need_nightly(project, tally),
+        vm::set_up(project, tally),
     ];
     results.extend(targets.map(|target| need_target(project, target, tally)));
 
