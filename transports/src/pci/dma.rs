@@ -20,10 +20,34 @@ pub enum DmaError {
         bytes: usize,
     },
     /// The IOMMU's driver takes no more mappings.
-    #[error("the IOMMU takes {limit} mappings, and there are that many")]
+    #[error(
+        "the IOMMU's driver takes no more than the {mapped} mappings that there are (`dma_entry_limit` of the module \
+         vfio_iommu_type1)"
+    )]
     NoMappings {
-        /// How many it takes.
-        limit: u32,
+        /// How many there are through this [`DmaMemory`].
+        mapped: u32,
+    },
+    /// The memory would be locked, and the process may not lock as much.
+    #[error(
+        "{bytes} bytes cannot be locked for DMA, only {left} more may be: raise the limit (`ulimit -l`, \
+         `LimitMEMLOCK=`), or run with CAP_IPC_LOCK"
+    )]
+    LockLimit {
+        /// How many are wanted.
+        bytes: usize,
+        /// How many more may be locked.
+        left: u64,
+    },
+    /// Other memory would lie in the same pages.
+    #[error("{bytes} bytes at {start:#x} are not whole pages of {page} bytes")]
+    NotPages {
+        /// Where the memory starts in this process.
+        start: usize,
+        /// How long it is, in bytes.
+        bytes: usize,
+        /// How long a page is, in bytes.
+        page: u64,
     },
     /// The system refused something.
     #[error("cannot {doing} {bytes} bytes of DMA memory: {source}")]

@@ -1,5 +1,6 @@
 //! What can go wrong between a driver and a function, whatever is in between.
 
+use core::ops::Range;
 use std::io;
 
 use super::function::BarIndex;
@@ -58,8 +59,20 @@ pub enum FunctionError {
         /// Why.
         source: io::Error,
     },
+    /// Of the BAR, other parts can be mapped, or none.
+    #[error("{len} bytes at offset {offset:#x} of {bar} cannot be mapped, only {areas:x?} can")]
+    NotMappable {
+        /// The BAR.
+        bar: BarIndex,
+        /// Where the part starts, in bytes.
+        offset: u64,
+        /// How long it is, in bytes.
+        len: u64,
+        /// What can be mapped: offsets in bytes.
+        areas: Vec<Range<u64>>,
+    },
     /// The function has fewer vectors than are wanted.
-    #[error("{wanted} MSI-X vectors are wanted, and the function has {found}")]
+    #[error("{wanted} vectors are wanted, and the function has {found}")]
     Vectors {
         /// How many are wanted.
         wanted: usize,

@@ -95,7 +95,7 @@ pub trait Function: Send {
     ///
     /// # Errors
     ///
-    /// [`FunctionError::NoBar`], [`FunctionError::Map`].
+    /// [`FunctionError::NoBar`], [`FunctionError::NotMappable`], [`FunctionError::Map`].
     fn map(
         &self,
         bar: BarIndex,
@@ -104,7 +104,7 @@ pub trait Function: Send {
         is_memory: bool,
     ) -> Result<Mapped, FunctionError>;
 
-    /// How many MSI-X vectors it has.
+    /// How many vectors it has: of MSI-X, or of MSI if it has no MSI-X.
     fn vectors(&self) -> u16;
 
     /// Has vector number N signal eventfd number N from now on; none before this, none of the others.
