@@ -59,7 +59,7 @@
 //! # #[cfg(not(feature = "local"))]
 //! # fn main() {}
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 #[cfg(feature = "local")]
 mod doorbells;
@@ -72,6 +72,9 @@ mod memory;
 
 #[cfg(feature = "pci")]
 pub mod pci;
+
+#[cfg(feature = "vfio")]
+pub mod vfio;
 
 #[cfg(feature = "local")]
 pub use doorbells::Doorbells;
