@@ -15,6 +15,8 @@ use shmbus_transports::local::{Listener, ListenerOptions};
 use std::collections::{BTreeMap, HashMap};
 
 use super::agenda::Agenda;
+use super::local::LocalPort;
+use super::port::Port;
 use super::warnings::Warnings;
 use super::{Bus, HostError, Source, duplicate};
 use crate::control::role;
@@ -74,7 +76,7 @@ impl BusBuilder {
             1,
         )?;
         let manager = plan.place()?;
-        super::attach(&manager, &shared)?;
+        super::attach(&manager, shared.id, &(&shared).into())?;
         let slots = devices.len() + 1;
         let counters = TypedWriter::create(
             super::leased(&manager, role::COUNTERS)?,
@@ -108,12 +110,15 @@ impl BusBuilder {
             })?;
         }
 
-        let mut listener = Listener::bind(path, options)?;
-        listener.share(shared.clone())?;
+        let listener = Listener::bind(path, options)?;
+        let ports: Vec<Box<dyn Port>> = vec![Box::new(LocalPort::new(listener, &shared)?)];
         let mut signals = SignalSet::new()?;
         let mut sources = HashMap::new();
-        let token = signals.add_fd(duplicate(&listener)?, Interest::READABLE, Priority::LOWEST)?;
-        sources.insert(token, Source::Listener);
+        for (index, port) in ports.iter().enumerate() {
+            let fd = duplicate(port.fd())?;
+            let token = signals.add_fd(fd, Interest::READABLE, Priority::LOWEST)?;
+            sources.insert(token, Source::Port(index));
+        }
         let alarm = Alarm::new()?;
         let token = signals.add_fd(duplicate(&alarm)?, Interest::READABLE, Priority::HIGHEST)?;
         sources.insert(token, Source::Alarm);
@@ -135,7 +140,7 @@ impl BusBuilder {
             shared,
             counters,
             counters_ns: 0,
-            listener,
+            ports,
             sessions: BTreeMap::<SessionId, _>::new(),
             sessions_ever: 0,
             counts_before: shmbus_signal::suppress::SenderCounts::default(),

@@ -70,6 +70,9 @@ pub enum HostError {
     /// A guest's memory came a second time.
     #[error("the guest's memory has come before")]
     ConnectedTwice,
+    /// A guest is let in for whom nothing was prepared.
+    #[error("nothing was prepared for the guest")]
+    Unprepared,
     /// The system refused something: descriptors or memory are used up, most likely.
     #[error(transparent)]
     System(#[from] io::Error),

@@ -3,6 +3,8 @@
 mod agenda;
 mod builder;
 mod error;
+mod local;
+mod port;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -18,20 +20,19 @@ use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Outbox, Progress, SessionId};
 use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, Region, RegionManager};
+use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, MemoryId, Region, RegionManager};
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_table::TypedWriter;
 use shmbus_transports::Memory;
-use shmbus_transports::local::{
-    self, Admission, Applicant, CloseReason, GoodbyeReason, Listener, RefusalCode,
-};
+use shmbus_transports::local::{Applicant, GoodbyeReason, RefusalCode, SessionId as PortSession};
 use shmbus_virtio::{DeviceStatus, Transition};
 
 use self::agenda::Agenda;
 pub use self::builder::BusBuilder;
 pub use self::error::HostError;
+use self::port::{PlacedMemory, Port, PortEvent};
 use self::session::Session;
 use self::warnings::Warnings;
 use crate::control::{DeviceOffer, role};
@@ -48,21 +49,16 @@ const EVENTS_PER_TURN: usize = 256;
 /// What a token in the signal set stands for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    Listener,
+    /// A way onto the bus.
+    Port(usize),
     /// The next tick of a device is due.
     Alarm,
     /// Somebody wants the loop to end.
     Stop,
     /// A descriptor of a device's.
-    Device {
-        device: u32,
-        index: usize,
-    },
+    Device { device: u32, index: usize },
     /// A session's doorbell of a class.
-    Doorbell {
-        session: SessionId,
-        class: usize,
-    },
+    Doorbell { session: SessionId, class: usize },
 }
 
 /// A bus with its devices, serving guests that come and go.
@@ -76,7 +72,7 @@ pub struct Bus {
     counters: TypedWriter<Counters, Mapped, Vec<u64>>,
     /// When they were last published.
     counters_ns: u64,
-    listener: Listener,
+    ports: Vec<Box<dyn Port>>,
     sessions: BTreeMap<SessionId, Session>,
     sessions_ever: u64,
     /// What sessions that are over sent.
@@ -173,9 +169,9 @@ impl Bus {
 
     fn handle(&mut self, source: Source, event: &Event) {
         match source {
-            Source::Listener => {
-                while let Some(event) = self.listener.next_event() {
-                    self.handle_transport(event);
+            Source::Port(port) => {
+                while let Some(event) = self.ports[port].next_event() {
+                    self.handle_port(port, event);
                 }
             }
             Source::Device { device, index } => {
@@ -243,55 +239,47 @@ impl Bus {
         }
     }
 
-    fn handle_transport(&mut self, event: local::Event) {
+    fn handle_port(&mut self, port: usize, event: PortEvent) {
         match event {
-            local::Event::Hello(applicant) => self.admit(&applicant),
-            local::Event::Memory { session, memory } => {
-                let id = SessionId(session.0.into());
-                if let Err(error) = self.connect(id, &memory) {
+            PortEvent::Hello(applicant) => self.admit(port, &applicant),
+            PortEvent::Memory { session, memory } => {
+                if let Err(error) = self.connect(port, session, &memory) {
                     tracing::warn!(session = session.0, %error, "guest refused");
-                    self.listener
-                        .refuse(session, RefusalCode::Memory, &error.to_string());
-                    self.forget(id);
+                    self.ports[port].refuse(session, RefusalCode::Memory, &error.to_string());
+                    self.forget(device_session(session));
                 }
             }
-            local::Event::Closed { session, reason } => {
-                // The transport has warned of what is out of the ordinary.
-                if matches!(reason, CloseReason::Goodbye(_)) {
+            PortEvent::Closed { session, farewell } => {
+                if let Some(reason) = farewell {
                     tracing::info!(session = session.0, %reason, "guest left");
                 }
-                self.forget(SessionId(session.0.into()));
+                self.forget(device_session(session));
             }
         }
     }
 
     /// Offers a guest what there is.
-    fn admit(&mut self, applicant: &Applicant) {
-        let id = SessionId(applicant.session.0.into());
-        let admitted = self.offer(id, applicant).and_then(|mut session| {
-            let (memories, doorbells) = session.handover();
-            let doorbells = doorbells.ok_or(HostError::ConnectedTwice)?;
-            let admission = Admission {
-                guest_memory_bytes: self.plan.bytes(shmbus_shm::Section::Guest),
-                memories,
-                doorbells: &doorbells,
-            };
-            self.listener.admit(applicant.session, &admission)?;
-            Ok(session)
+    fn admit(&mut self, port: usize, applicant: &Applicant) {
+        let session = applicant.session;
+        let admitted = self.offer(port, applicant).and_then(|offered| {
+            self.ports[port].welcome(session)?;
+            Ok(offered)
         });
         match admitted {
-            Ok(session) => {
-                self.sessions.insert(id, session);
+            Ok(offered) => {
+                self.sessions.insert(device_session(session), offered);
             }
             Err(error) => {
-                tracing::warn!(session = id.0, name = %applicant.name, %error, "guest refused");
-                self.listener
-                    .refuse(applicant.session, RefusalCode::Busy, &error.to_string());
+                let name = &applicant.name;
+                tracing::warn!(session = session.0, %name, %error, "guest refused");
+                self.ports[port].refuse(session, RefusalCode::Busy, &error.to_string());
             }
         }
     }
 
-    fn offer(&mut self, id: SessionId, applicant: &Applicant) -> Result<Session, HostError> {
+    fn offer(&mut self, port: usize, applicant: &Applicant) -> Result<Session, HostError> {
+        let id = device_session(applicant.session);
+        let ground = self.ports[port].prepare(applicant.session, &self.plan)?;
         let offers = self.devices.iter_mut().map(|device| {
             let RingFeatures { virtio, private } = device.features();
             DeviceOffer {
@@ -302,23 +290,31 @@ impl Bus {
                 config: device.config(id),
             }
         });
+        let offers = offers.collect();
         let name = applicant.name.to_string();
-        Session::new(id, name, &self.plan, offers.collect(), &self.shared)
+        let shared = PlacedMemory::from(&self.shared);
+        Session::new(id, port, name, &self.plan, offers, ground, shared)
     }
 
-    fn connect(&mut self, id: SessionId, memory: &Memory) -> Result<(), HostError> {
-        let Some(session) = self.sessions.get_mut(&id) else {
+    fn connect(
+        &mut self,
+        port: usize,
+        session: PortSession,
+        memory: &PlacedMemory,
+    ) -> Result<(), HostError> {
+        let id = device_session(session);
+        let Some(connecting) = self.sessions.get_mut(&id) else {
             return Ok(());
         };
-        session.connect(memory, &mut self.signals)?;
-        for (class, token) in session.tokens().iter().enumerate() {
+        connecting.connect(memory, &mut self.signals)?;
+        for (class, token) in connecting.tokens().iter().enumerate() {
             self.sources
                 .insert(*token, Source::Doorbell { session: id, class });
         }
-        self.listener.ready(local::SessionId(id.0 as u32))?;
+        self.ports[port].ready(session)?;
         self.sessions_ever += 1;
         self.agenda.guests_changed();
-        tracing::info!(session = id.0, name = session.name(), "guest on the bus");
+        tracing::info!(session = id.0, name = connecting.name(), "guest on the bus");
         // The guest may have set its drivers up before it said hello.
         self.look_at_drivers(id);
         Ok(())
@@ -421,16 +417,25 @@ impl Bus {
 
 impl Drop for Bus {
     fn drop(&mut self) {
-        for id in self.sessions.keys() {
-            self.listener
-                .close(local::SessionId(id.0 as u32), GoodbyeReason::Restarting);
+        for (id, session) in &self.sessions {
+            let number = PortSession(id.0 as u32);
+            self.ports[session.port()].close(number, GoodbyeReason::Restarting);
         }
     }
 }
 
+/// What devices call a port's session. Ports give numbers out in turn, so that each is used once.
+fn device_session(session: PortSession) -> SessionId {
+    SessionId(session.0.into())
+}
+
 /// Takes a memory into a plan.
-fn attach(manager: &RegionManager, memory: &Memory) -> Result<(), HostError> {
-    manager.attach(memory.id, memory.epoch, memory.window().clone())?;
+fn attach(
+    manager: &RegionManager,
+    memory: MemoryId,
+    placed: &PlacedMemory,
+) -> Result<(), HostError> {
+    manager.attach(memory, placed.epoch, placed.window.clone())?;
     Ok(())
 }
 

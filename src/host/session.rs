@@ -9,31 +9,27 @@ use shmbus_signal::os::{SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{CLASSES, ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
-use shmbus_transports::{Doorbells, Memory};
 use shmbus_virtio::{DeviceStatus, PrivateFeatures, StatusError, StatusMachine, Transition};
 
 use super::error::HostError;
+use super::port::{Ends, Ground, PlacedMemory};
 use super::warnings::Warnings;
 use crate::bells::{self, Bells, Side};
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::plan::SessionPlan;
 use crate::region_set::{RegionSet, Subject};
 
-/// Memories are made once for a session: a guest that comes back gets new ones, under a new session.
-const EPOCH: u64 = 1;
-
 /// Reads the guest's answers to what it was offered.
 type DriverTable = TypedReader<DriverState, Mapped, Vec<u64>>;
 
 pub(super) struct Session {
     id: SessionId,
+    /// Which port it came by.
+    port: usize,
     name: String,
     manager: RegionManager,
-    memories: [Memory; 2],
-    /// This side's ends; taken apart when the guest is connected.
-    doorbells: Option<Doorbells>,
-    /// The guest's ends, until it is given them.
-    guests_doorbells: Option<Doorbells>,
+    /// This side's ends of the doorbells, until the guest is connected.
+    ends: Option<Ends>,
     offers: Vec<DeviceOffer>,
     offer_table: TypedWriter<DeviceOffer, Mapped, Vec<u64>>,
     machines: Vec<StatusMachine>,
@@ -52,27 +48,32 @@ struct Connected {
 }
 
 impl Session {
-    /// Makes the host's memories, and says in them what there is.
+    /// Says in the host's memory what there is.
     pub(super) fn new(
         id: SessionId,
+        port: usize,
         name: String,
         plan: &SessionPlan,
         offers: Vec<DeviceOffer>,
-        shared: &Memory,
+        ground: Ground,
+        shared: PlacedMemory,
     ) -> Result<Self, HostError> {
-        let create = |id: MemoryId, name| Memory::create(id, name, plan.bytes(id.section()), EPOCH);
-        let host = create(MemoryId::HOST, "shmbus-host")?;
-        let common = create(MemoryId::COMMON, "shmbus-common")?;
         let manager = plan.place()?;
-        for memory in [&host, &common, shared] {
-            super::attach(&manager, memory)?;
+        for (memory, placed) in [
+            (MemoryId::HOST, &ground.host),
+            (MemoryId::COMMON, &ground.common),
+            (MemoryId::SHARED, &shared),
+        ] {
+            super::attach(&manager, memory, placed)?;
         }
         let regions = manager.regions().into_iter().map(|(handle, mut region)| {
-            // The guest's memory is not there yet, and has this epoch when it is.
-            region.epoch = region.epoch.max(EPOCH);
+            if region.placement.memory == MemoryId::GUEST {
+                // It is not there yet, and has this epoch when it is.
+                region.epoch = ground.guest_epoch;
+            }
             (handle.slot(), region)
         });
-        super::write_directory(host.window(), &regions.collect::<Vec<_>>())?;
+        super::write_directory(&ground.host.window, &regions.collect::<Vec<_>>())?;
 
         let slots = offers.len();
         let window = super::leased(&manager, role::DEVICE_TABLE)?;
@@ -85,14 +86,12 @@ impl Session {
         let machines = offers
             .iter()
             .map(|offer| StatusMachine::new(offer.features));
-        let (doorbells, guests_doorbells) = Doorbells::create(CLASSES)?;
         Ok(Self {
             id,
+            port,
             name,
             manager,
-            memories: [host, common],
-            doorbells: Some(doorbells),
-            guests_doorbells: Some(guests_doorbells),
+            ends: Some(ground.doorbells),
             machines: machines.collect(),
             offers,
             offer_table,
@@ -101,13 +100,12 @@ impl Session {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn port(&self) -> usize {
+        self.port
     }
 
-    /// What the transport hands to the guest, once.
-    pub(super) fn handover(&mut self) -> (Vec<Memory>, Option<Doorbells>) {
-        (self.memories.to_vec(), self.guests_doorbells.take())
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The guest's memory has come: its tables and trees are looked at, and its doorbells listened to.
@@ -117,19 +115,17 @@ impl Session {
     /// [`HostError`] if they are not what the directory said they must be.
     pub(super) fn connect(
         &mut self,
-        memory: &Memory,
+        memory: &PlacedMemory,
         signals: &mut SignalSet,
     ) -> Result<(), HostError> {
-        let Some(doorbells) = self.doorbells.take() else {
-            return Err(HostError::ConnectedTwice);
-        };
-        super::attach(&self.manager, memory)?;
+        let Ends { wakers, waiters } = self.ends.take().ok_or(HostError::ConnectedTwice)?;
+        super::attach(&self.manager, MemoryId::GUEST, memory)?;
         let regions = RegionSet::leased(&self.manager)?;
         let window = regions.own(role::DRIVER_TABLE)?.1.clone();
         let slots = self.offers.len();
         let drivers = TypedReader::attach(window, vec![0; slots], vec![0; slots])?;
-        let ears = bells::ears(&regions, Side::Host, bells::waiters(doorbells.to_host)?)?;
-        let bells = Bells::new(&regions, Side::Host, bells::wakers(doorbells.to_guest)?)?;
+        let ears = bells::ears(&regions, Side::Host, waiters)?;
+        let bells = Bells::new(&regions, Side::Host, wakers)?;
         let mut tokens = Vec::with_capacity(CLASSES);
         for (class, (receiver, waiter)) in (0..).zip(ears) {
             let priority = Priority::new(class).unwrap_or(Priority::LOWEST);

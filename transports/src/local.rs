@@ -25,7 +25,7 @@ mod socket;
 mod text;
 
 pub use connect::{ConnectError, connect};
-pub use connection::{CloseReason, SessionId};
+pub use connection::{CloseReason, Numbering, SessionId};
 pub use guest::{GuestLimits, GuestLink, GuestOptions, Invitation, LinkEvent};
 pub use inspector::{Inspected, Inspector};
 pub use listener::{Applicant, Event, Listener, ListenerOptions};

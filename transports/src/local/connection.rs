@@ -23,6 +23,43 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// The numbers that a transport gives its sessions: each `step`th from `first` on. Transports of one host that step by as
+/// many as they are, from different numbers on, never give the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbering {
+    /// The first number, at least 1.
+    pub first: u32,
+    /// How far apart they are, at least 1.
+    pub step: u32,
+}
+
+impl Default for Numbering {
+    /// 1, 2, 3 and so on.
+    fn default() -> Self {
+        Self { first: 1, step: 1 }
+    }
+}
+
+impl Numbering {
+    /// The number after `last` that is not in use; it starts again from the first when they are used up.
+    pub(crate) fn after(
+        self,
+        last: Option<SessionId>,
+        is_used: impl Fn(SessionId) -> bool,
+    ) -> SessionId {
+        let first = SessionId(self.first.max(1));
+        let after = |last: SessionId| {
+            let next = last.0.checked_add(self.step.max(1));
+            next.map_or(first, SessionId)
+        };
+        let mut next = last.map_or(first, after);
+        while is_used(next) {
+            next = after(next);
+        }
+        next
+    }
+}
+
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -196,5 +233,22 @@ impl Connection {
             State::Guest(session) => Some(session),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_transports_that_step_alike_are_never_the_same() {
+        let numbering = Numbering { first: 2, step: 3 };
+        let first = numbering.after(None, |_| false);
+        assert_eq!(first, SessionId(2));
+        let next = numbering.after(Some(first), |session| session == SessionId(5));
+        assert_eq!(next, SessionId(8), "what is in use is passed over");
+        let last = SessionId(u32::MAX - 1);
+        assert_eq!(last.0 % 3, 2);
+        assert_eq!(numbering.after(Some(last), |_| false), SessionId(2));
     }
 }

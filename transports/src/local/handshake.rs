@@ -89,13 +89,10 @@ impl Listener {
     }
 
     fn fresh_session(&mut self) -> SessionId {
-        loop {
-            let next = self.last_session.0.wrapping_add(1).max(1);
-            self.last_session = SessionId(next);
-            if !self.sessions.contains_key(&self.last_session) {
-                return self.last_session;
-            }
-        }
+        let is_used = |session| self.sessions.contains_key(&session);
+        let next = self.options.numbering.after(self.last_session, is_used);
+        self.last_session = Some(next);
+        next
     }
 
     fn introduce(&mut self, number: u64, applicant: Applicant) {

@@ -16,7 +16,7 @@ use rustix::time::{
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::complaints::{Complaint, Complaints};
-use super::connection::{CloseReason, Connection, SessionId, Stage, State};
+use super::connection::{CloseReason, Connection, Numbering, SessionId, Stage, State};
 use super::message::{GoodbyeReason, Message, Refusal};
 use super::path::{BindError, SocketPath};
 use super::quotas::Quotas;
@@ -48,6 +48,8 @@ pub struct ListenerOptions {
     pub quotas: Quotas,
     /// The permissions of the socket file: 0600, the owner alone, by default.
     pub mode: u32,
+    /// What its sessions are called.
+    pub numbering: Numbering,
 }
 
 impl Default for ListenerOptions {
@@ -58,6 +60,7 @@ impl Default for ListenerOptions {
             private: PrivateFeatures::empty(),
             quotas: Quotas::default(),
             mode: 0o600,
+            numbering: Numbering::default(),
         }
     }
 }
@@ -122,7 +125,7 @@ pub struct Listener {
     /// The inspectors, oldest first.
     pub(super) inspectors: BTreeSet<u64>,
     pub(super) sessions: BTreeMap<SessionId, u64>,
-    pub(super) last_session: SessionId,
+    pub(super) last_session: Option<SessionId>,
     /// The bus's own memories, which every guest gets; ordered by id.
     pub(super) shared: Vec<Memory>,
     pub(super) complaints: Complaints,
@@ -164,7 +167,7 @@ impl Listener {
             silent: BTreeSet::new(),
             inspectors: BTreeSet::new(),
             sessions: BTreeMap::new(),
-            last_session: SessionId(0),
+            last_session: None,
             shared: Vec::new(),
             complaints: Complaints::default(),
         })
