@@ -53,7 +53,7 @@ pub fn doorbell() -> io::Result<(Notifier, Waiter)> {
         fd,
         kind: Kind::Socket,
     };
-    Ok((notifier, Waiter(Rung::Socket(edges))))
+    Ok((notifier, Waiter(Rung::Edges(edges))))
 }
 
 /// Wakes the other side, by whatever means reach it: a [`Notifier`] between processes, the doorbell register of a device
@@ -147,7 +147,8 @@ pub struct Waiter(Rung);
 #[derive(Debug)]
 enum Rung {
     Eventfd(OwnedFd),
-    Socket(Edges),
+    /// A socket, or an eventfd whose counter is somebody else's to empty.
+    Edges(Edges),
 }
 
 impl Waiter {
@@ -168,7 +169,7 @@ impl Waiter {
     /// [`DoorbellError::NotAnEnd`], also for an eventfd; [`DoorbellError::Io`].
     pub fn from_end(fd: OwnedFd) -> Result<Self, DoorbellError> {
         let edges = Edges::new(socket::checked(fd)?)?;
-        Ok(Self(Rung::Socket(edges)))
+        Ok(Self(Rung::Edges(edges)))
     }
 
     /// Who rings it, for a doorbell over an eventfd.
@@ -184,6 +185,21 @@ impl Waiter {
         let fd = fd.try_clone()?;
         let kind = Kind::Eventfd;
         Ok(Notifier { fd, kind })
+    }
+
+    /// Another waiter for the same doorbell, rung whenever this one is: for who has two things to look at then. It goes by
+    /// edges and leaves an eventfd's counter alone, and so must whoever has the first one. A
+    /// [`SignalSet`](super::SignalSet) does; [`Waiter::drain`] may hide a ring from the other.
+    ///
+    /// # Errors
+    ///
+    /// Of `fcntl(2)` and `epoll_create(2)`: no descriptors left.
+    pub fn beside(&self) -> io::Result<Self> {
+        let fd = match &self.0 {
+            Rung::Eventfd(fd) => fd.try_clone()?,
+            Rung::Edges(edges) => edges.watched.try_clone()?,
+        };
+        Ok(Self(Rung::Edges(Edges::new(fd)?)))
     }
 
     /// Blocks until the doorbell is rung, and silences it. Returns false if time is up (`None`: never) or a signal
@@ -210,7 +226,7 @@ impl Waiter {
     pub fn drain(&self) -> io::Result<bool> {
         match &self.0 {
             Rung::Eventfd(fd) => eventfd::drain(fd.as_fd()),
-            Rung::Socket(edges) => edges.drain(),
+            Rung::Edges(edges) => edges.drain(),
         }
     }
 
@@ -218,7 +234,7 @@ impl Waiter {
     pub(super) fn into_watched(self) -> OwnedFd {
         match self.0 {
             Rung::Eventfd(fd) => fd,
-            Rung::Socket(edges) => edges.socket,
+            Rung::Edges(edges) => edges.watched,
         }
     }
 }
@@ -249,7 +265,7 @@ impl AsFd for Waiter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
             Rung::Eventfd(fd) => fd.as_fd(),
-            Rung::Socket(edges) => edges.edges.as_fd(),
+            Rung::Edges(edges) => edges.edges.as_fd(),
         }
     }
 }

@@ -72,20 +72,20 @@ pub(super) fn ring(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// The end that is rung. A socket that is shut down is readable for ever, so what counts are edges: `edges` collects
-/// them, and is readable while there is one.
+/// them, and is readable while there is one. An eventfd has edges too, with each write.
 #[derive(Debug)]
 pub(super) struct Edges {
-    pub(super) socket: OwnedFd,
+    pub(super) watched: OwnedFd,
     pub(super) edges: OwnedFd,
 }
 
 impl Edges {
     /// Begins as rung: nobody knows what was before.
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(watched: OwnedFd) -> io::Result<Self> {
         let edges = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&edges, &socket, EventData::new_u64(0), flags)?;
-        Ok(Self { socket, edges })
+        epoll::add(&edges, &watched, EventData::new_u64(0), flags)?;
+        Ok(Self { watched, edges })
     }
 
     /// Returns whether it was rung since the last time.

@@ -42,6 +42,29 @@ fn a_doorbells_two_ends_ring_and_hear() {
     notifier.notify().unwrap();
 }
 
+/// Both are rung each time, and neither silences the other.
+#[test]
+fn two_waiters_share_a_doorbell() {
+    let eventfd = Waiter::new().unwrap();
+    let pair = doorbell().unwrap();
+    for (notifier, waiter) in [(eventfd.notifier().unwrap(), eventfd), pair] {
+        let beside = waiter.beside().unwrap();
+        beside.drain().unwrap();
+        let mut set = crate::os::SignalSet::<shmbus_shm::Mapped>::new().unwrap();
+        let interest = crate::os::Interest::READABLE;
+        let priority = crate::Priority::LOWEST;
+        set.add_fd(waiter.into_watched(), interest, priority)
+            .unwrap();
+        for _ in 0..3 {
+            notifier.notify().unwrap();
+            assert!(beside.wait(LOST).unwrap());
+            assert!(!beside.drain().unwrap());
+            assert!(set.wait(LOOK).unwrap());
+            while set.next_event().is_some() {}
+        }
+    }
+}
+
 /// With each of these a peer could make us wait.
 #[test]
 fn an_end_from_a_peer_is_a_unix_stream_socket() {
