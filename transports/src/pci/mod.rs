@@ -17,6 +17,7 @@ mod error;
 mod function;
 mod header;
 mod msix;
+mod resource;
 pub mod virtio;
 
 pub use address::{Address, AddressError, Identity};
@@ -28,3 +29,4 @@ pub use error::{AccessError, FunctionError};
 pub use function::{BarIndex, Function, Registers};
 pub use header::{Class, Header};
 pub use msix::Msix;
+pub use resource::{ResourceFunction, ResourceRegisters};
