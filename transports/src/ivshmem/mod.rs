@@ -7,4 +7,5 @@
 //! Everything in that memory may be written by the guest, so no side takes anything from it on trust, not even what it has
 //! written itself.
 
+pub mod guest;
 pub mod layout;
