@@ -3,27 +3,32 @@
 //! The driver owns a buffer for each entry of each queue that it can lend. Frames are copied once between those and the stack's
 //! private memory; what the device wrote is copied before it is looked at. A device that breaks the rules stops the
 //! driver, with a [`DeviceError`]. Nothing is allocated after the start.
+//!
+//! With `VIRTIO_NET_F_MRG_RXBUF` the device may spread a frame over several receive buffers. They come together, as the
+//! specification wants: a frame of which some are missing is a fault, not one to wait for. With
+//! `VIRTIO_F_INDIRECT_DESC` each transmitted frame has a table of descriptors of its own, and its header a buffer.
+
+mod merged;
+mod queue;
 
 use core::fmt;
 
 use shmbus_ring::any::DriverRing;
-use shmbus_ring::{
-    Buffer, DriverFault, DriverFormat, DriverQueue, DriverSlot, Positions, RingFeatures, SetupError,
-};
-use shmbus_shm::{Bytes, Notify, Window, WindowError};
+use shmbus_ring::{DriverFault, DriverFormat, Positions, RingFeatures, SetupError};
+use shmbus_shm::{Window, WindowError};
 use shmbus_table::TableError;
-use shmbus_virtio::{Features, net};
+use shmbus_virtio::net;
 
 use super::config::max_frame_bytes;
 use super::header::{HEADER_BYTES, HeaderError, NetHeader};
 use super::port::{
     Checksum, ETHERNET_HEADER_BYTES, Notifications, Port, PortError, Received, Sent,
 };
-use super::queues::{DeviceRegions, QueueMemory, QueueName};
-use crate::ring_state::{RingState, RingStates};
+use super::queues::{DeviceRegions, QueueMemory, QueueName, QueueRegions, ReceiveBufferError};
+use crate::ring_state::RingStates;
 
-/// After so many frames they are shown to the device, although the batch goes on: it can work on them meanwhile.
-const PUBLISH_EVERY: u32 = 16;
+pub use self::merged::MergeError;
+use self::queue::{BufferIndex, Buffers, Queue};
 
 /// What the device did wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +44,9 @@ pub enum DeviceError {
     /// A frame's header says what was not negotiated.
     #[error("the header of a received frame: {0}")]
     Header(#[from] HeaderError),
+    /// A frame lies otherwise in several receive buffers than it may.
+    #[error("a received frame in several buffers: {0}")]
+    Merge(#[from] MergeError),
 }
 
 /// The driver cannot be set up.
@@ -55,6 +63,9 @@ pub enum DriverSetupError {
         /// Why.
         source: WindowError,
     },
+    /// The receive buffers are not what the negotiated features allow.
+    #[error(transparent)]
+    ReceiveBuffers(#[from] ReceiveBufferError),
     /// A ring has another size than the memory was laid out for.
     #[error("{queue} has {found} entries, {expected} were expected")]
     Size {
@@ -67,123 +78,6 @@ pub enum DriverSetupError {
     },
 }
 
-/// A buffer's number: a queue has one for each entry.
-type BufferIndex = u16;
-
-/// One queue and its buffers.
-struct Queue<F, W> {
-    name: QueueName,
-    queue: DriverQueue<F, BufferIndex, Vec<DriverSlot<BufferIndex>>>,
-    buffers: W,
-    buffer_bytes: u32,
-    /// Chains that the device has not been shown.
-    unpublished: u32,
-    /// What earlier publications of the batch decided.
-    notify: Notify,
-}
-
-impl<F: DriverFormat, W: Window> Queue<F, W> {
-    fn new(
-        name: QueueName,
-        ring: F,
-        buffers: &W,
-        memory: QueueMemory,
-    ) -> Result<Self, DriverSetupError> {
-        let (found, expected) = (ring.size(), memory.ring().size());
-        if found != expected {
-            let queue = name;
-            return Err(DriverSetupError::Size {
-                queue,
-                found,
-                expected,
-            });
-        }
-        let buffers = buffers
-            .narrow(0, memory.buffers_bytes())
-            .map_err(|source| DriverSetupError::Buffers {
-                queue: name,
-                source,
-            })?;
-        let slots = core::iter::repeat_with(DriverSlot::new)
-            .take(usize::from(found))
-            .collect();
-        Ok(Self {
-            name,
-            queue: DriverQueue::new(ring, slots)?,
-            buffers,
-            buffer_bytes: memory.buffer_bytes(),
-            unpublished: 0,
-            notify: Notify::No,
-        })
-    }
-
-    fn offset(&self, index: BufferIndex) -> usize {
-        usize::from(index) * self.buffer_bytes as usize
-    }
-
-    /// The memory of a buffer.
-    fn bytes(&self, index: BufferIndex) -> Option<Bytes<'_, W>> {
-        // Indices are below the queue's size, for which `new` proved room.
-        Bytes::new(
-            &self.buffers,
-            self.offset(index),
-            self.buffer_bytes as usize,
-        )
-        .ok()
-    }
-
-    fn fault(&self, fault: DriverFault) -> DeviceError {
-        let queue = self.name;
-        DeviceError::Queue { queue, fault }
-    }
-
-    /// Lends a buffer to the device, which may read or write `bytes` of it.
-    fn lend(
-        &mut self,
-        index: BufferIndex,
-        bytes: u32,
-        writable: bool,
-        states: &mut Option<RingStates<W>>,
-    ) {
-        let buffer = [Buffer::new(self.offset(index) as u64, bytes)];
-        let (readable, writable): (&[_], &[_]) = if writable {
-            (&[], &buffer)
-        } else {
-            (&buffer, &[])
-        };
-        // There are as many buffers as descriptors can be lent, so there is room; a queue that has stopped says so
-        // elsewhere.
-        if self.queue.add(readable, writable, index).is_ok() {
-            self.unpublished += 1;
-        }
-        if self.unpublished >= PUBLISH_EVERY {
-            self.publish(states);
-        }
-    }
-
-    fn publish(&mut self, states: &mut Option<RingStates<W>>) {
-        self.unpublished = 0;
-        self.notify = self.notify.or(self.queue.publish());
-        if let Some(states) = states {
-            states.publish(self.name.slot(), self.state());
-        }
-    }
-
-    fn state(&self) -> RingState {
-        RingState {
-            kind: self.queue.kind(),
-            size: self.queue.size(),
-            positions: self.queue.positions(),
-        }
-    }
-
-    /// Publishes the rest; what all publications since the last flush decided.
-    fn flush(&mut self, states: &mut Option<RingStates<W>>) -> Notify {
-        self.publish(states);
-        core::mem::replace(&mut self.notify, Notify::No)
-    }
-}
-
 /// The driver of one net device.
 pub struct NetDriver<F, W> {
     receiveq: Queue<F, W>,
@@ -193,13 +87,20 @@ pub struct NetDriver<F, W> {
     max_frame_bytes: usize,
     guest_csum: bool,
     csum: bool,
+    /// A frame may come in several buffers.
+    merges: bool,
+    /// Frames that did.
+    merged_frames: u64,
+    /// Each frame is sent with a table of descriptors of its own.
+    indirect: bool,
     fault: Option<DeviceError>,
     /// Where it tells observers how far it has come.
     states: Option<RingStates<W>>,
 }
 
 impl<W: Window> NetDriver<DriverRing<W>, W> {
-    /// A driver over the rings that were negotiated, in a device's regions, see [`NetDriver::new`].
+    /// Sets up the queues over the rings that were negotiated, in a device's regions, and lends all receive buffers.
+    /// `features` is what was negotiated. The first [`Port::flush`] shows the buffers to the device.
     ///
     /// # Errors
     ///
@@ -209,55 +110,63 @@ impl<W: Window> NetDriver<DriverRing<W>, W> {
         memory: QueueMemory,
         features: impl Into<RingFeatures>,
     ) -> Result<Self, DriverSetupError> {
+        Self::of_pair(0, regions, memory, features)
+    }
+
+    /// The same for another pair of queues than a device's first, which has number 0.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NetDriver::over_rings`].
+    pub fn of_pair(
+        pair: u16,
+        regions: &DeviceRegions<W>,
+        memory: QueueMemory,
+        features: impl Into<RingFeatures>,
+    ) -> Result<Self, DriverSetupError> {
         let features = features.into();
+        let memory = memory.with_receive_buffers(memory.receive_buffer_bytes(), features.virtio)?;
+        let ring = |regions: &QueueRegions<W>| DriverRing::new(regions.areas(memory)?, features);
         let DeviceRegions {
             receiveq,
             transmitq,
         } = regions;
-        Self::new(
-            DriverRing::new(receiveq.areas(memory)?, features)?,
-            &receiveq.buffers,
-            DriverRing::new(transmitq.areas(memory)?, features)?,
-            &transmitq.buffers,
-            memory,
-            features.virtio,
-        )
-    }
-}
-
-impl<F: DriverFormat, W: Window> NetDriver<F, W> {
-    /// Sets up the queues and lends all receive buffers. `receive_buffers` is memory that both sides write,
-    /// `transmit_buffers` memory that the guest writes; both are as `memory` lays them out, and so are the rings'
-    /// areas. `features` is what was negotiated. The first [`Port::flush`] shows the buffers to the device.
-    ///
-    /// # Errors
-    ///
-    /// [`DriverSetupError`].
-    pub fn new(
-        receiveq: F,
-        receive_buffers: &W,
-        transmitq: F,
-        transmit_buffers: &W,
-        memory: QueueMemory,
-        features: Features,
-    ) -> Result<Self, DriverSetupError> {
+        let indirect = features.indirect();
         let mut driver = Self {
-            receiveq: Queue::new(QueueName::Receiveq1, receiveq, receive_buffers, memory)?,
-            transmitq: Queue::new(QueueName::Transmitq1, transmitq, transmit_buffers, memory)?,
+            receiveq: Queue::new(
+                QueueName::Receiveq(pair),
+                ring(receiveq)?,
+                Buffers::to_receive(receiveq, memory),
+            )?,
+            transmitq: Queue::new(
+                QueueName::Transmitq(pair),
+                ring(transmitq)?,
+                Buffers::to_transmit(transmitq, memory, indirect),
+            )?,
             free: Vec::with_capacity(usize::from(memory.ring().size())),
             max_frame_bytes: max_frame_bytes(memory.mtu()),
-            guest_csum: features.contains(net::GUEST_CSUM),
-            csum: features.contains(net::CSUM),
+            guest_csum: features.virtio.contains(net::GUEST_CSUM),
+            csum: features.virtio.contains(net::CSUM),
+            merges: features.virtio.contains(net::MRG_RXBUF),
+            merged_frames: 0,
+            indirect,
             fault: None,
             states: None,
         };
         driver.start();
         Ok(driver)
     }
+}
 
+impl<F: DriverFormat, W: Window> NetDriver<F, W> {
     /// What the device did wrong, if it did.
     pub fn fault(&self) -> Option<DeviceError> {
         self.fault
+    }
+
+    /// How many frames came in more than one receive buffer.
+    pub fn merged_frames(&self) -> u64 {
+        self.merged_frames
     }
 
     /// How far the driver has come in receiveq1 and transmitq1.
@@ -286,9 +195,7 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
     /// Starts over, after the device was reset: before that it may still write to the receive buffers.
     pub fn reset(&mut self) {
         for queue in [&mut self.receiveq, &mut self.transmitq] {
-            queue.queue.reset(drop);
-            queue.unpublished = 0;
-            queue.notify = Notify::No;
+            queue.reset();
         }
         self.fault = None;
         self.start();
@@ -303,9 +210,14 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
         // Room in the transmit queue is looked for when it is needed.
         self.transmitq.queue.disable_notifications();
         for index in 0..self.receiveq.queue.free() {
-            let bytes = self.receiveq.buffer_bytes;
-            self.receiveq.lend(index, bytes, true, &mut self.states);
+            self.lend_to_receive(index);
         }
+    }
+
+    #[inline(always)]
+    fn lend_to_receive(&mut self, index: BufferIndex) {
+        let bytes = self.receiveq.buffer_bytes();
+        self.receiveq.lend(index, bytes, true, &mut self.states);
     }
 
     /// Takes the next used receive buffer; asks to be told of the next one when there is none.
@@ -331,6 +243,9 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
         let Some((index, written)) = taken else {
             return Ok(Received::Empty);
         };
+        if self.merges {
+            return self.take_merged(index, written, frame);
+        }
         let mut header = [0; HEADER_BYTES];
         let bytes = written.saturating_sub(HEADER_BYTES);
         let fits = (ETHERNET_HEADER_BYTES..=frame.len()).contains(&bytes);
@@ -338,8 +253,7 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             buffer.copy_to(0, &mut header);
             buffer.copy_to(HEADER_BYTES, &mut frame[..bytes]);
         }
-        let lent = self.receiveq.buffer_bytes;
-        self.receiveq.lend(index, lent, true, &mut self.states);
+        self.lend_to_receive(index);
         if !fits {
             return Ok(Received::Discarded);
         }
@@ -395,12 +309,13 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
             buffer.copy_from(0, &NetHeader::transmit(checksum).emit());
             buffer.copy_from(HEADER_BYTES, frame);
         }
-        self.transmitq.lend(
-            index,
-            (HEADER_BYTES + frame.len()) as u32,
-            false,
-            &mut self.states,
-        );
+        let bytes = (HEADER_BYTES + frame.len()) as u32;
+        let states = &mut self.states;
+        if self.indirect {
+            self.transmitq.lend_by_table(index, bytes, states);
+        } else {
+            self.transmitq.lend(index, bytes, false, states);
+        }
         Ok(Sent::Taken)
     }
 

@@ -165,12 +165,12 @@ impl<F: DeviceFormat, S: AddressSpace> GuestPort<F, S> {
         let segments = receiveq.size().max(transmitq.size());
         Self {
             receiveq: Queue {
-                name: QueueName::Receiveq1,
+                name: QueueName::Receiveq(0),
                 queue: receiveq,
                 space: receive_space,
             },
             transmitq: Queue {
-                name: QueueName::Transmitq1,
+                name: QueueName::Transmitq(0),
                 queue: transmitq,
                 space: transmit_space,
             },

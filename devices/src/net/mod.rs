@@ -49,11 +49,15 @@ pub mod addresses;
 pub mod app;
 pub mod checksum;
 pub mod config;
+pub mod control;
 pub mod device;
+pub mod dma;
 pub mod driver;
+mod flow;
 pub mod header;
 pub mod host;
 pub mod mac_address;
+pub mod pairs;
 pub mod pcap;
 mod phy;
 pub mod port;
@@ -64,5 +68,7 @@ pub mod tap;
 
 #[cfg(test)]
 mod path_tests;
+#[cfg(test)]
+mod test_device;
 #[cfg(test)]
 mod test_port;

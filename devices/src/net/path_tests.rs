@@ -26,6 +26,7 @@ use super::stack::{Stack, StackConfig};
 use super::switch::{PortId, Switch, SwitchLimits};
 
 mod hostile;
+mod merged;
 
 const SPLIT: RingKind = RingKind::plain(RingFormat::Split);
 
@@ -63,6 +64,7 @@ impl Memory<Mapped> {
             device: probed(&queue.device),
             common: queue.common.as_ref().map(probed),
             buffers: probed(&queue.buffers),
+            buffers_address: queue.buffers_address,
         };
         Memory {
             layout: self.layout,

@@ -73,6 +73,7 @@ pub(super) fn queues(regions: &Regions) -> Result<DeviceRegions<Mapped>, NoRegio
             device: regions.get(device)?.clone(),
             common: regions.get(common).ok().cloned(),
             buffers: regions.get(buffers)?.clone(),
+            buffers_address: 0,
         })
     };
     Ok(DeviceRegions {
