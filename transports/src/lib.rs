@@ -61,6 +61,8 @@
 //! ```
 #![deny(unsafe_code)]
 
+#[cfg(feature = "pci")]
+pub mod bounce;
 #[cfg(feature = "local")]
 mod doorbells;
 #[cfg(feature = "ivshmem")]
