@@ -11,16 +11,14 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_ioctls::VfioDevice;
 
-use crate::pci::{Address, BarIndex, Function, FunctionError, Registers};
+use crate::pci::{Address, BarIndex, Function, FunctionError};
 
+use super::command::{self, BUS_MASTER, MEMORY_SPACE};
 use super::mapping::Space;
 use super::memory::Memory;
 use super::region::Region;
-use super::registers::{COMMAND, MEMORY_SPACE, VfioRegisters};
+use super::registers::VfioRegisters;
 use super::request;
-
-/// Lets the function access memory.
-pub(super) const BUS_MASTER: u16 = 1 << 2;
 
 /// An open device, and where it is.
 pub(super) struct Device {
@@ -60,7 +58,7 @@ impl VfioFunction {
             interrupts: Interrupts::of(&device.vfio),
             device,
         };
-        function.change_command(0, MEMORY_SPACE)?;
+        command::change(&function.config, 0, MEMORY_SPACE)?;
         Ok(function)
     }
 
@@ -91,11 +89,6 @@ impl VfioFunction {
             return Err(FunctionError::NoBar(bar));
         }
         Ok(region)
-    }
-
-    fn change_command(&self, clear: u16, set: u16) -> Result<(), FunctionError> {
-        let command = self.config.read_u16(COMMAND)?;
-        Ok(self.config.write_u16(COMMAND, command & !clear | set)?)
     }
 }
 
@@ -209,7 +202,7 @@ impl Function for VfioFunction {
 
     fn set_bus_master(&mut self, enabled: bool) -> Result<(), FunctionError> {
         let bit = |is_set: bool| if is_set { BUS_MASTER } else { 0 };
-        self.change_command(bit(!enabled), bit(enabled))
+        Ok(command::change(&self.config, bit(!enabled), bit(enabled))?)
     }
 
     /// Its vectors are disabled, too. vfio-ioctls has a reset that tells nobody whether it was one.
@@ -218,7 +211,7 @@ impl Function for VfioFunction {
         self.set_bus_master(false)?;
         let fd = request::descriptor(&self.device.vfio);
         request::reset(fd).map_err(refused("reset the function"))?;
-        self.change_command(0, MEMORY_SPACE)
+        Ok(command::change(&self.config, 0, MEMORY_SPACE)?)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Container`] is one space of I/O virtual addresses. It [opens](Container::open) functions by their address, each as a
 //! [`Function`](crate::pci::Function), and a function has [`Memory`] that it may access, all of it mapped by the IOMMU and
-//! nothing else. The work below is done by vfio-ioctls; `PciDriverFunction`, with the feature `pci-driver`, is the
-//! same over the crate of that name.
+//! nothing else. Below is the crate vfio-ioctls; `PciDriverFunction`, with the feature `pci-driver`, is the same over the
+//! crate of that name. docs/vfio.md says when to use which.
 //!
 //! ```no_run
 //! use shmbus_transports::pci::{BarIndex, DmaMemory, Function, Registers};
@@ -28,6 +28,7 @@
 //!   each mapping is a page that is not mapped, so a function that runs over the end of one meets a fault, not the next one.
 //! - A function that is dropped accesses no memory any more, also if windows are left.
 
+mod command;
 mod container;
 mod error;
 mod function;
@@ -36,6 +37,8 @@ mod iova;
 mod limits;
 mod mapping;
 mod memory;
+#[cfg(feature = "pci-driver")]
+mod pci_driver;
 mod region;
 mod registers;
 mod request;
@@ -46,4 +49,6 @@ pub use error::OpenError;
 pub use function::VfioFunction;
 pub use limits::Limits;
 pub use memory::Memory;
+#[cfg(feature = "pci-driver")]
+pub use pci_driver::{PciDriverFunction, PciDriverRegisters};
 pub use registers::VfioRegisters;

@@ -10,14 +10,10 @@ use shmbus_shm::{Bytes, Entries, Mapped, WindowError};
 
 use crate::pci::{AccessError, Registers};
 
+use super::command::keep_memory_space;
 use super::function::Device;
 use super::region::Region;
 use super::request;
-
-/// Where the command register is in configuration space, in bytes.
-pub(super) const COMMAND: u64 = 4;
-/// Lets the function answer accesses to its memory BARs.
-pub(super) const MEMORY_SPACE: u16 = 1 << 1;
 
 /// Registers of a function that vfio-ioctls opened. They keep the function open.
 pub struct VfioRegisters {
@@ -96,20 +92,11 @@ impl VfioRegisters {
 
     fn write<const N: usize>(&self, offset: u64, mut value: [u8; N]) -> Result<(), AccessError> {
         if matches!(self.reached, Reached::Configuration) {
-            keep_memory_space(offset, &mut value);
+            value = keep_memory_space(offset, value);
         }
         let fd = request::descriptor(&self.device.vfio);
         let done = pwrite(fd, &value, self.region.start + offset);
         complete(done, offset, N)
-    }
-}
-
-/// Sets the bit without which an access to a mapped BAR ends the process.
-fn keep_memory_space(offset: u64, value: &mut [u8]) {
-    if let Some(byte) = COMMAND.checked_sub(offset)
-        && let Some(command) = value.get_mut(byte as usize)
-    {
-        *command |= MEMORY_SPACE as u8;
     }
 }
 
@@ -259,22 +246,6 @@ mod tests {
                     ..
                 })
             ));
-        }
-    }
-
-    #[test]
-    fn memory_space_stays_enabled_whatever_is_written() {
-        for (offset, bytes, expected) in [
-            (4, vec![0, 0], vec![2, 0]),
-            (4, vec![4], vec![6]),
-            (4, vec![0, 4, 0xff, 0xff], vec![2, 4, 0xff, 0xff]),
-            (0, vec![0; 4], vec![0; 4]),
-            (5, vec![0], vec![0]),
-            (6, vec![0, 0], vec![0, 0]),
-        ] {
-            let mut value = bytes;
-            keep_memory_space(offset, &mut value);
-            assert_eq!(value, expected, "at {offset}");
         }
     }
 }
