@@ -26,6 +26,7 @@ mod cpio;
 mod error;
 mod guest;
 mod initramfs;
+mod interop;
 mod machine;
 mod modules;
 mod parts;
@@ -34,6 +35,7 @@ pub mod wire;
 
 pub use error::Error;
 pub use guest::{Finished, Guest, Running};
+pub use interop::Interop;
 pub use machine::Machine;
 pub use parts::{Kernel, Parts, Qemu, Skipped, matrix};
 pub use programs::build as build_programs;

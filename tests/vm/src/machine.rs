@@ -146,10 +146,12 @@ impl Machine {
         self
     }
 
-    /// What a test's report calls it.
+    /// What it consists of, with versions: `QEMU 7.2, Linux 6.1.176`.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{} with {}", self.kernel, self.qemu)
+        let (qemu, kernel) = (self.qemu.name(), self.kernel.name());
+        let (qemu, kernel) = (self.parts.version(qemu), self.parts.version(kernel));
+        format!("QEMU {qemu}, Linux {kernel}")
     }
 
     /// Starts it, and waits until it takes commands.

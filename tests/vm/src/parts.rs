@@ -110,6 +110,10 @@ impl Parts {
             Some(directory) => PathBuf::from(directory),
             None => workspace().join("target/vm"),
         };
+        Self::below(directory)
+    }
+
+    fn below(directory: PathBuf) -> Result<Self, Skipped> {
         let qemus = Qemu::ALL.map(|qemu| format!("{qemu}/bin/qemu-system-x86_64"));
         let kernels = Kernel::ALL.map(|kernel| format!("{kernel}/vmlinux"));
         let busybox = ["busybox/busybox".to_owned()];
@@ -131,11 +135,11 @@ impl Parts {
             .ok()
     }
 
-    /// The version of a part's package.
+    /// The version of a part, without what its distribution adds: of `1:11.1.3+ds-1~bpo13+1` only `11.1.3`.
     #[must_use]
     pub fn version(&self, part: &str) -> String {
         let version = fs::read_to_string(self.directory.join(part).join("version"));
-        version.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+        version.map_or_else(|_| "unknown".to_owned(), |text| upstream(&text).to_owned())
     }
 
     pub(crate) fn qemu(&self, qemu: Qemu) -> PathBuf {
@@ -151,7 +155,37 @@ impl Parts {
     }
 }
 
+fn upstream(version: &str) -> &str {
+    let version = version
+        .split_once(':')
+        .map_or(version, |(_, version)| version);
+    let end = version.find(['+', '-', '~']).unwrap_or(version.len());
+    version[..end].trim()
+}
+
 /// The root of the workspace that this crate was built in.
 pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_what_the_project_calls_it() {
+        assert_eq!(upstream("1:11.1.3+ds-1~bpo13+1"), "11.1.3");
+        assert_eq!(upstream("6.1.176-1"), "6.1.176");
+        assert_eq!(upstream("7.2.12\n"), "7.2.12");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let empty = tempfile::tempdir().unwrap();
+        let missing = Parts::below(empty.path().to_owned()).unwrap_err();
+        assert!(
+            missing.0.starts_with("busybox/busybox is not in"),
+            "{missing}"
+        );
+    }
 }

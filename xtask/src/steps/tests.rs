@@ -8,11 +8,13 @@ use crate::junit;
 use crate::project::Project;
 use crate::step::Stop;
 use crate::tally::Tally;
+use crate::vm;
 
 /// Where nextest's profile writes its report, from the workspace's root: `CARGO_TARGET_DIR` does not move it.
 const REPORT: &str = "target/nextest/xtask/junit.xml";
 
 pub(super) fn tests(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    vm::build_programs(project, tally)?;
     if has_nextest(project) {
         return nextest(project, "not binary(/^loom_/)", tally);
     }

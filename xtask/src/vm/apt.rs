@@ -171,19 +171,15 @@ impl<'a> Archive<'a> {
     /// # Errors
     ///
     /// [`Stop::Failed`] from apt or dpkg.
-    pub(super) fn unpack(
-        &self,
-        packages: &[Package],
-        to: &Path,
-        tally: &mut Tally,
-    ) -> Result<(), Stop> {
+    pub(super) fn unpack(&self, packages: &[Package], to: &Path) -> Result<(), Stop> {
         let debs = self.directory.join("debs");
         create(&debs)?;
-        self.apt("apt-get")
+        let download = self
+            .apt("apt-get")
             .within(&debs)
             .args(["download", "--quiet=2"])
-            .args(packages.iter().map(|p| format!("{}={}", p.name, p.version)))
-            .run(tally)?;
+            .args(packages.iter().map(|p| format!("{}={}", p.name, p.version)));
+        quietly("apt-get download", download)?;
         let files = super::files(&debs)?;
         let bar = ProgressBar::new(files.len() as u64).with_style(
             ProgressStyle::with_template("{elapsed} {bar:30} {pos} of {len}: {msg}")
@@ -192,16 +188,9 @@ impl<'a> Archive<'a> {
         for file in &files {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             bar.set_message(name.into_owned());
-            let (status, output) = Command::new(self.project, "dpkg-deb")
-                .args([Path::new("--extract"), file, to])
-                .output()
-                .map_err(|error| Stop::Failed(format!("dpkg-deb cannot run: {error}")))?;
-            if !status.success() {
-                let file = file.display();
-                return Err(Stop::Failed(format!(
-                    "dpkg-deb --extract {file}: {status}: {output}"
-                )));
-            }
+            let unpack =
+                Command::new(self.project, "dpkg-deb").args([Path::new("--extract"), file, to]);
+            quietly(&format!("dpkg-deb --extract {}", file.display()), unpack)?;
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -217,6 +206,15 @@ impl<'a> Archive<'a> {
         Command::new(self.project, program)
             .env("APT_CONFIG", self.settings())
             .env("LC_ALL", "C")
+    }
+}
+
+/// Runs a command whose output is of interest only if it fails.
+fn quietly(what: &str, command: Command) -> Result<(), Stop> {
+    match command.output() {
+        Ok((status, _)) if status.success() => Ok(()),
+        Ok((status, output)) => Err(Stop::Failed(format!("{what}: {status}: {output}"))),
+        Err(error) => Err(Stop::Failed(format!("{what} cannot run: {error}"))),
     }
 }
 

@@ -11,22 +11,25 @@ use crate::project::Project;
 use crate::step::Stop;
 use crate::tally::Tally;
 
-/// Where the modules come from that guests may want; what else these need comes with them.
-const MODULES: [&str; 14] = [
-    "drivers/block/virtio_blk",
-    "drivers/char/hw_random/virtio-rng",
-    "drivers/char/virtio_console",
-    "drivers/net/net_failover",
-    "drivers/net/tun",
-    "drivers/net/virtio_net",
-    "drivers/ptp/",
-    "drivers/uio/",
-    "drivers/vdpa/",
-    "drivers/vfio/",
+/// The modules that guests may want, with what these need, by the start of their path in the kernel's tree.
+const MODULES: [&str; 17] = [
+    "drivers/block/virtio_blk.",
+    "drivers/char/hw_random/virtio-rng.",
+    "drivers/char/virtio_console.",
+    "drivers/net/net_failover.",
+    "drivers/net/tun.",
+    "drivers/net/virtio_net.",
+    "drivers/ptp/ptp_vmclock.",
+    "drivers/uio/uio.",
+    "drivers/uio/uio_pci_generic.",
+    "drivers/vdpa/vdpa.",
+    "drivers/vdpa/vdpa_user/",
+    "drivers/vfio/pci/vfio-pci",
+    "drivers/vfio/vfio",
+    "drivers/vhost/vhost_iotlb.",
     "drivers/virtio/",
-    "net/core/",
-    "net/packet/",
-    "virt/lib/",
+    "net/core/failover.",
+    "virt/lib/irqbypass.",
 ];
 
 /// The kernel and its modules, in one package or in several.
