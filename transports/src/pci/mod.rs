@@ -13,6 +13,8 @@ mod bars;
 mod capability;
 mod config_error;
 mod dma;
+#[cfg(feature = "testing")]
+pub mod emulated;
 mod error;
 mod function;
 mod header;

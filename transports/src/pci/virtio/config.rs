@@ -1,8 +1,15 @@
 //! The configuration of a device's type, field by field.
 
-use super::structure::Structure;
 use crate::pci::error::AccessError;
-use crate::pci::function::Registers;
+use crate::pci::function::{Function, Registers};
+
+use super::capability::StructureKind;
+use super::device::{Stage, VirtioPci};
+use super::error::{DeviceError, LayoutError};
+use super::structure::Structure;
+
+/// How often the configuration is read anew because it changed meanwhile.
+const CONFIG_TRIES: u32 = 64;
 
 /// The device configuration during one read of it. Each field is accessed at its own width, as virtio demands (section
 /// 4.1.3.1), so there is a method for each.
@@ -69,5 +76,60 @@ impl<R: Registers> DeviceConfig<'_, R> {
     /// Writes a field of four bytes.
     pub fn write_u32(&self, offset: u64, value: u32) -> Result<(), AccessError> {
         self.0.write_u32(offset, value)
+    }
+}
+
+const NO_CONFIGURATION: DeviceError = DeviceError::Layout(LayoutError::Missing {
+    kind: StructureKind::Device,
+});
+
+impl<F: Function> VirtioPci<F> {
+    /// Reads its configuration as it was at one moment: `read` is called again if it changed meanwhile, a bounded number of
+    /// times.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsettled`], [`DeviceError::Layout`] if it has none, and what `read` says.
+    pub fn read_config<T>(
+        &mut self,
+        read: impl Fn(&DeviceConfig<'_, F::Registers>) -> Result<T, AccessError>,
+    ) -> Result<T, DeviceError> {
+        self.expect(
+            &[Stage::Reset, Stage::Configuring, Stage::Live],
+            "read its configuration",
+        )?;
+        self.latching(|device| {
+            let config = device.config.as_ref().ok_or(NO_CONFIGURATION)?;
+            let mut before = device.common.generation()?;
+            for _ in 0..CONFIG_TRIES {
+                let value = read(&DeviceConfig(config))?;
+                let after = device.common.generation()?;
+                if after == before {
+                    return Ok(value);
+                }
+                before = after;
+            }
+            let tries = CONFIG_TRIES;
+            Err(DeviceError::Unsettled { tries })
+        })
+    }
+
+    /// Writes fields of its configuration, of which few can be written.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Layout`] if it has none, and what `write` says.
+    pub fn write_config(
+        &mut self,
+        write: impl FnOnce(&DeviceConfig<'_, F::Registers>) -> Result<(), AccessError>,
+    ) -> Result<(), DeviceError> {
+        self.expect(
+            &[Stage::Configuring, Stage::Live],
+            "write its configuration",
+        )?;
+        self.latching(|device| {
+            let config = device.config.as_ref().ok_or(NO_CONFIGURATION)?;
+            Ok(write(&DeviceConfig(config))?)
+        })
     }
 }

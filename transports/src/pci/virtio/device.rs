@@ -8,7 +8,6 @@ use shmbus_virtio::{DeviceId, DeviceStatus, Features};
 
 use super::capability::{StructureKind, VirtioCapability};
 use super::common_config::{self, CommonConfig};
-use super::config::DeviceConfig;
 use super::error::{DeviceError, LayoutError};
 use super::identity::device_id;
 use super::layout::{Layout, SharedMemoryRegion};
@@ -39,8 +38,6 @@ impl Default for Patience {
     }
 }
 
-/// How often the configuration is read anew because it changed meanwhile.
-const CONFIG_TRIES: u32 = 64;
 /// What a register of a function reads as that is no longer there.
 const ALL_ONES: u8 = 0xff;
 
@@ -74,15 +71,6 @@ impl Stage {
     }
 }
 
-/// What an interrupt without MSI-X was about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterruptStatus {
-    /// Some queue has used buffers.
-    pub queue: bool,
-    /// The configuration has changed.
-    pub configuration: bool,
-}
-
 /// The driver of one virtio device behind PCI, whatever its type.
 ///
 /// It is opened, [reset](Self::reset), its features [negotiated](Self::negotiate), its queues
@@ -99,8 +87,8 @@ pub struct VirtioPci<F: Function> {
     /// How many vectors it has by its own account.
     msix_vectors: u16,
     pub(super) common: CommonConfig<F::Registers>,
-    isr: Structure<F::Registers>,
-    config: Option<Structure<F::Registers>>,
+    pub(super) isr: Structure<F::Registers>,
+    pub(super) config: Option<Structure<F::Registers>>,
     pub(super) patience: Patience,
     stage: Stage,
     /// What was last written.
@@ -321,74 +309,6 @@ impl<F: Function> VirtioPci<F> {
         self.latching(|device| device.check_status())
     }
 
-    /// Reads its configuration as it was at one moment: `read` is called again if it changed meanwhile, a bounded number of
-    /// times.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::Unsettled`], [`DeviceError::Layout`] if it has none, and what `read` says.
-    pub fn read_config<T>(
-        &mut self,
-        read: impl Fn(&DeviceConfig<'_, F::Registers>) -> Result<T, AccessError>,
-    ) -> Result<T, DeviceError> {
-        self.expect(
-            &[Stage::Reset, Stage::Configuring, Stage::Live],
-            "read its configuration",
-        )?;
-        self.latching(|device| {
-            let config = device.config.as_ref().ok_or(NO_CONFIGURATION)?;
-            let mut before = device.common.generation()?;
-            for _ in 0..CONFIG_TRIES {
-                let value = read(&DeviceConfig(config))?;
-                let after = device.common.generation()?;
-                if after == before {
-                    return Ok(value);
-                }
-                before = after;
-            }
-            let tries = CONFIG_TRIES;
-            Err(DeviceError::Unsettled { tries })
-        })
-    }
-
-    /// Writes fields of its configuration, of which few can be written.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::Layout`] if it has none, and what `write` says.
-    pub fn write_config(
-        &mut self,
-        write: impl FnOnce(&DeviceConfig<'_, F::Registers>) -> Result<(), AccessError>,
-    ) -> Result<(), DeviceError> {
-        self.expect(
-            &[Stage::Configuring, Stage::Live],
-            "write its configuration",
-        )?;
-        self.latching(|device| {
-            let config = device.config.as_ref().ok_or(NO_CONFIGURATION)?;
-            Ok(write(&DeviceConfig(config))?)
-        })
-    }
-
-    /// What the last interrupt was about, where MSI-X is not enabled; reading it acknowledges the interrupt.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::Access`].
-    pub fn interrupt_status(&mut self) -> Result<InterruptStatus, DeviceError> {
-        self.expect(
-            &[Stage::Reset, Stage::Configuring, Stage::Live],
-            "read its interrupt status",
-        )?;
-        self.latching(|device| {
-            let status = device.isr.read_u8(0)?;
-            Ok(InterruptStatus {
-                queue: status & 1 != 0,
-                configuration: status & 2 != 0,
-            })
-        })
-    }
-
     /// Resets the device, and gives it up: it accesses no memory and signals nothing any more. Dropping it does the same, and
     /// logs what goes wrong.
     ///
@@ -500,10 +420,6 @@ impl<F: Function> VirtioPci<F> {
         result
     }
 }
-
-const NO_CONFIGURATION: DeviceError = DeviceError::Layout(LayoutError::Missing {
-    kind: StructureKind::Device,
-});
 
 impl<F: Function> Drop for VirtioPci<F> {
     fn drop(&mut self) {

@@ -20,9 +20,10 @@ mod vectors;
 
 pub use capability::{StructureKind, VirtioCapability};
 pub use config::DeviceConfig;
-pub use device::{InterruptStatus, Patience, VirtioPci};
+pub use device::{Patience, VirtioPci};
 pub use error::{DeviceError, Event, LayoutError};
 pub use identity::device_id;
 pub use layout::{Layout, SharedMemoryRegion};
 pub use notifier::QueueNotifier;
 pub use queue::QueueSetup;
+pub use vectors::InterruptStatus;

@@ -1,4 +1,4 @@
-//! Which event signals which MSI-X vector (virtio 1.4, section 4.1.5.1.2).
+//! Interrupts: which event signals which MSI-X vector (virtio 1.4, section 4.1.5.1.2), and what one was about without MSI-X.
 
 use std::os::fd::BorrowedFd;
 
@@ -9,6 +9,15 @@ use crate::pci::function::Function;
 
 /// `VIRTIO_MSI_NO_VECTOR`: written it unmaps an event, read it says that a mapping failed.
 const NO_VECTOR: u16 = 0xffff;
+
+/// What an interrupt without MSI-X was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterruptStatus {
+    /// Some queue has used buffers.
+    pub queue: bool,
+    /// The configuration has changed.
+    pub configuration: bool,
+}
 
 impl<F: Function> VirtioPci<F> {
     /// Has vector number N signal eventfd number N from now on, once an event is mapped to it.
@@ -82,5 +91,24 @@ impl<F: Function> VirtioPci<F> {
                 found,
             })
         }
+    }
+
+    /// What the last interrupt was about, where MSI-X is not enabled; reading it acknowledges the interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Access`].
+    pub fn interrupt_status(&mut self) -> Result<InterruptStatus, DeviceError> {
+        self.expect(
+            &[Stage::Reset, Stage::Configuring, Stage::Live],
+            "read its interrupt status",
+        )?;
+        self.latching(|device| {
+            let status = device.isr.read_u8(0)?;
+            Ok(InterruptStatus {
+                queue: status & 1 != 0,
+                configuration: status & 2 != 0,
+            })
+        })
     }
 }
