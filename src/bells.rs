@@ -151,8 +151,11 @@ impl Bells {
     }
 }
 
+/// The channels of a class that this side hears.
+pub(crate) type Hearing = Receiver<Mapped, Mapped, Vec<u64>>;
+
 /// The channels that this side hears: a receiver and what wakes it, by class.
-pub(crate) type Ear = (Receiver<Mapped, Mapped, Vec<u64>>, Waiter);
+pub(crate) type Ear = (Hearing, Waiter);
 
 /// Attaches to the other side's trees. `waiters` are woken by it, by class.
 pub(crate) fn ears(
@@ -161,20 +164,24 @@ pub(crate) fn ears(
     waiters: Vec<Waiter>,
 ) -> Result<Vec<Ear>, BellsError> {
     expect_all(waiters.len())?;
+    Ok(receivers(regions, side)?.into_iter().zip(waiters).collect())
+}
+
+/// Attaches to the other side's trees, by class, whatever wakes this side.
+pub(crate) fn receivers(regions: &RegionSet, side: Side) -> Result<Vec<Hearing>, BellsError> {
     let roles = side.roles();
     let armed = &regions.own(roles.arms)?.1;
-    let mut ears = Vec::with_capacity(CLASSES);
-    for (class, waiter) in waiters.into_iter().enumerate() {
+    let mut receivers = Vec::with_capacity(CLASSES);
+    for class in 0..CLASSES {
         let (region, tree) = regions.own(roles.hears + class as u16)?;
         let failed = |source| BellsError::Doorbell { class, source };
         // The number of channels is the other side's word; the room that the tree takes is not.
         let layout = layout(class, region, tree)?;
         let armed = armed_word(armed, class).map_err(failed)?;
         let seen = vec![0; layout.channels() as usize];
-        let receiver = Receiver::new(tree, &armed, layout, seen).map_err(failed)?;
-        ears.push((receiver, waiter));
+        receivers.push(Receiver::new(tree, &armed, layout, seen).map_err(failed)?);
     }
-    Ok(ears)
+    Ok(receivers)
 }
 
 /// What the channels speak of that this side hears.

@@ -13,7 +13,7 @@ use shmbus::devices::net::app::serve::ServerError;
 use shmbus::devices::net::pcap::CaptureError;
 use shmbus::devices::net::tap::TapError;
 use shmbus::devices::timer::TimerFault;
-use shmbus::transports::pci::{Address, Identity};
+use shmbus::transports::pci::{Address, FunctionError, Identity};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -53,6 +53,14 @@ pub(crate) enum CliError {
     NoFunction { address: Address, error: io::Error },
     #[error("no bus is behind the PCI function {address}, which is {found}")]
     NoBusBehind { address: Address, found: Identity },
+    #[error("the driver {driver} has the PCI function {address}: bind it to vfio-pci, or to none")]
+    OtherDriver { address: Address, driver: String },
+    #[error(transparent)]
+    Function(FunctionError),
+    #[error(
+        "the host is gone; QEMU connects to a host once, so this virtual machine is to be started again"
+    )]
+    HostGoneForGood,
     #[error("cannot write the result: {0}")]
     Output(io::Error),
     #[error("cannot catch signals: {0}")]

@@ -8,9 +8,11 @@ use shmbus_devices::clock::DriverError;
 use shmbus_shm::MemoryError;
 use shmbus_signal::os::SetError;
 use shmbus_table::{TableError, TypedReadError};
-use shmbus_transports::local::{CloseReason, ConnectError, NameError};
+use shmbus_transports::ivshmem::guest::AttachError;
+use shmbus_transports::local::{ConnectError, NameError};
 use shmbus_virtio::{DeviceStatus, FeatureError};
 
+use super::link::HostGone;
 use crate::bells::BellsError;
 use crate::region_set::RegionSetError;
 
@@ -23,6 +25,9 @@ pub enum GuestError {
     /// The host cannot be reached, or does not let the guest in.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The host behind a PCI function cannot be reached, or does not let the guest in.
+    #[error(transparent)]
+    Attach(Box<AttachError>),
     /// The guest's memory cannot be made.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -93,11 +98,17 @@ pub enum GuestError {
     },
     /// The host is gone.
     #[error("the host is gone: {0}")]
-    HostGone(CloseReason),
+    HostGone(HostGone),
     /// A descriptor cannot be waited for.
     #[error(transparent)]
     Set(#[from] SetError),
     /// The system refused something.
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+impl From<AttachError> for GuestError {
+    fn from(error: AttachError) -> Self {
+        Self::Attach(Box::new(error))
+    }
 }

@@ -2,6 +2,7 @@
 
 mod clock;
 mod error;
+mod link;
 mod network;
 #[cfg(test)]
 mod tests;
@@ -18,24 +19,23 @@ use shmbus_devices::intc::{IntcDriver, device as intc};
 use shmbus_devices::timer::TimerDriver;
 use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{Mapped, MemoryId, MemoryMap, Notify};
+use shmbus_shm::{Mapped, Notify};
 use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_signal::{ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
-use shmbus_transports::Memory;
-use shmbus_transports::local::{
-    Backoff, CloseReason, ConnectError, GoodbyeReason, GuestLink, GuestName, GuestOptions,
-    Invitation, LinkEvent,
-};
+use shmbus_transports::local::{Backoff, ConnectError, GuestName, GuestOptions};
+use shmbus_transports::pci::Function;
 use shmbus_virtio::{DeviceId, DeviceStatus};
 
 pub use self::clock::{clock_driver, clock_driver_over, clock_reader, estimate_counter};
 pub use self::error::GuestError;
+pub use self::link::HostGone;
+use self::link::{Invitation, Link};
 pub use self::network::{BusPort, Ended, Network, NetworkCounters, NetworkError};
 use crate::bells::{self, Bells, Side};
 use crate::control::{DeviceOffer, DriverState, role};
-use crate::region_set::{RegionSet, RegionSetError, Subject, attach_table};
+use crate::region_set::{RegionSet, Subject, attach_table};
 
 /// How long the host may take to answer a driver.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ pub enum GuestEvent {
     /// A descriptor that was added is ready.
     Ready(Token),
     /// The host is gone, and everything with it: drop the guest, and connect again.
-    HostGone(CloseReason),
+    HostGone(HostGone),
 }
 
 /// What a token in the signal set stands for.
@@ -68,7 +68,7 @@ enum Source {
 
 /// A guest on a bus.
 pub struct Guest {
-    link: GuestLink,
+    link: Link,
     regions: RegionSet,
     offers: TypedReader<DeviceOffer, Mapped, Vec<u64>>,
     drivers: TypedWriter<DriverState, Mapped, Vec<u64>>,
@@ -93,7 +93,8 @@ impl Guest {
         timeout: Duration,
     ) -> Result<Self, GuestError> {
         let options = GuestOptions::new(GuestName::new(name)?);
-        Self::accept(shmbus_transports::local::connect(path, &options, timeout)?)
+        let invitation = shmbus_transports::local::connect(path, &options, timeout)?;
+        Self::accept(Invitation::local(invitation)?)
     }
 
     /// Connects to a host that may not be there yet, or is just restarting. Blocks until it succeeds, or `failed`,
@@ -109,28 +110,29 @@ impl Guest {
     ) -> Result<Self, GuestError> {
         let options = GuestOptions::new(GuestName::new(name)?);
         let backoff = Backoff::default();
-        Self::accept(shmbus_transports::local::reconnect(
-            path, &options, backoff, failed,
-        )?)
+        let invitation = shmbus_transports::local::reconnect(path, &options, backoff, failed)?;
+        Self::accept(Invitation::local(invitation)?)
     }
 
-    /// Makes the guest's memory as the directory plans it, and hands it over.
+    /// Attaches to the host behind an `ivshmem-doorbell` function, in a virtual machine. Whoever was attached through it
+    /// before is not any more. Blocks for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`].
+    pub fn attach<F: Function + 'static>(
+        function: F,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Self, GuestError> {
+        let options = GuestOptions::new(GuestName::new(name)?);
+        let invitation = shmbus_transports::ivshmem::guest::attach(function, &options, timeout)?;
+        Self::accept(Invitation::Ivshmem(invitation))
+    }
+
+    /// Formats the guest's memory as the directory plans it, and hands it over.
     fn accept(invitation: Invitation) -> Result<Self, GuestError> {
-        let own = Memory::create(
-            MemoryId::GUEST,
-            "shmbus-guest",
-            invitation.guest_memory_bytes(),
-            1,
-        )?;
-        let mut memories = MemoryMap::new();
-        let mut host = None;
-        for memory in invitation.memories().iter().chain([&own]) {
-            memories.insert(memory.id, memory.epoch, memory.window().clone());
-            if memory.id == MemoryId::HOST {
-                host = Some(memory.window().clone());
-            }
-        }
-        let host = host.ok_or(RegionSetError::Missing { role: 0 })?;
+        let (memories, host) = invitation.memories()?;
         let regions = RegionSet::read(&host, &memories)?;
 
         let offers: TypedReader<DeviceOffer, _, _> =
@@ -142,20 +144,27 @@ impl Guest {
             Epoch::FIRST,
             vec![0; devices],
         )?;
-        let mut link = invitation.complete(own)?;
+        let (link, ends) = invitation.complete()?;
 
-        let doorbells = std::mem::take(&mut link.doorbells);
-        let ears = bells::ears(&regions, Side::Guest, bells::waiters(doorbells.to_guest)?)?;
-        let bells = Bells::new(&regions, Side::Guest, bells::wakers(doorbells.to_host)?)?;
+        let bells = Bells::new(&regions, Side::Guest, ends.wakers)?;
         let mut signals = SignalSet::new()?;
         let mut sources = HashMap::new();
-        for (class, (receiver, waiter)) in ears.into_iter().enumerate() {
-            let priority = Priority::new(class as u8).unwrap_or(Priority::LOWEST);
-            let token = signals.add_doorbell(receiver, waiter, priority)?;
-            sources.insert(token, Source::Doorbell { class });
+        let priority = |class: usize| Priority::new(class as u8).unwrap_or(Priority::LOWEST);
+        if let Some(waiters) = ends.waiters {
+            let ears = bells::ears(&regions, Side::Guest, waiters)?;
+            for (class, (receiver, waiter)) in ears.into_iter().enumerate() {
+                let token = signals.add_doorbell(receiver, waiter, priority(class))?;
+                sources.insert(token, Source::Doorbell { class });
+            }
+        } else {
+            let receivers = bells::receivers(&regions, Side::Guest)?;
+            for (class, receiver) in receivers.into_iter().enumerate() {
+                let token = signals.add_polled(receiver, priority(class))?;
+                sources.insert(token, Source::Doorbell { class });
+            }
         }
-        let socket = link.as_fd().try_clone_to_owned()?;
-        let token = signals.add_fd(socket, Interest::READABLE, Priority::LOWEST)?;
+        let news = link.as_fd().try_clone_to_owned()?;
+        let token = signals.add_fd(news, Interest::READABLE, Priority::LOWEST)?;
         sources.insert(token, Source::Link);
         Ok(Self {
             heard: bells::heard(&regions, Side::Guest),
@@ -374,7 +383,7 @@ impl Guest {
                     }
                 }
                 (Some(Source::Link), _) => {
-                    if let Some(LinkEvent::Closed(reason)) = self.link.next_event() {
+                    if let Some(reason) = self.link.next_event() {
                         return Some(GuestEvent::HostGone(reason));
                     }
                 }
@@ -391,7 +400,7 @@ impl Guest {
 
     /// Leaves the bus.
     pub fn leave(self) {
-        self.link.goodbye(GoodbyeReason::Finished);
+        self.link.leave();
     }
 }
 

@@ -10,11 +10,11 @@ use shmbus::devices::clock::monotonic_ns;
 use shmbus::devices::intc::device::role;
 use shmbus::devices::intc::{Delivery, IntcDriver, IntcError, LinePriority};
 use shmbus::devices::lane::OutletError;
-use shmbus::guest::{GuestError, GuestEvent, intc_driver, move_intc_driver};
+use shmbus::guest::{GuestError, GuestEvent, HostGone, intc_driver, move_intc_driver};
 use shmbus::shm::Mapped;
 use shmbus::signal::Priority;
 use shmbus::signal::os::Token;
-use shmbus::transports::local::CloseReason;
+
 use shmbus::virtio::DeviceId;
 
 use super::{PATIENCE, connect, find, reconnect};
@@ -76,7 +76,7 @@ struct Wired {
     /// What becomes ready when it is time to stop, and whether it is.
     stop: Option<Token>,
     due: bool,
-    host_gone: Option<CloseReason>,
+    host_gone: Option<HostGone>,
 }
 
 impl Wired {

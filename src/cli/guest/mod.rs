@@ -63,7 +63,10 @@ fn name(args: &GuestArgs) -> String {
 /// Connects; a host that is just starting is waited for.
 fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
     let until = Instant::now() + PATIENCE;
-    let Place::Socket(path) = Place::find(&args.place)?;
+    let path = match Place::find(&args.place)? {
+        Place::Socket(path) => path,
+        Place::Ivshmem(address) => return place::attach(address, &name(args), until),
+    };
     let guest = Guest::reconnect(path, &name(args), |_, wait| {
         if Instant::now() + wait < until {
             ControlFlow::Continue(())
@@ -77,7 +80,9 @@ fn connect(args: &GuestArgs) -> Result<Guest, CliError> {
 /// Connects again after the host restarted; waits as long as it takes, or until it is time to stop (none).
 fn reconnect(args: &GuestArgs, stop: &Stop) -> Result<Option<Guest>, CliError> {
     let mut failures = 0_u32;
-    let Place::Socket(path) = Place::find(&args.place)?;
+    let Place::Socket(path) = Place::find(&args.place)? else {
+        return Err(CliError::HostGoneForGood);
+    };
     let guest = Guest::reconnect(path, &name(args), |error, wait| {
         if stop.is_due() {
             return ControlFlow::Break(());
