@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use shmbus_devices::ActivateError;
 use shmbus_devices::clock::device::{prepare, role};
 use shmbus_devices::clock::{
-    ClockDriver, ClockReader, ClockTables, DriverError, EstimateLimits, Ticks,
+    ClockDriver, ClockError, ClockKind, ClockReader, ClockTables, DriverError, EstimateLimits,
+    Exchange, Reading, Ticks,
 };
 use shmbus_shm::Mapped;
 use shmbus_virtio::Features;
@@ -121,20 +122,145 @@ fn ask_for_a_burst<C: Ticks>(
     driver: &mut ClockDriver<Mapped, C>,
 ) -> Result<(), DriverError> {
     for _ in 0..EXCHANGES {
-        let notify = driver.ask()?;
-        guest.signal(device, role::QUESTIONS, notify);
-        let asked = Instant::now();
-        while !driver.answered()? {
-            let waited = asked.elapsed();
-            if waited > PATIENCE {
-                return Ok(());
-            }
-            if waited > SPINNING {
-                std::thread::yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
+        if !ask(guest, device, driver)? {
+            break;
         }
     }
     Ok(())
+}
+
+/// Asks once, and looks for the answer; returns whether it came.
+fn ask<C: Ticks>(
+    guest: &mut Guest,
+    device: u32,
+    driver: &mut ClockDriver<Mapped, C>,
+) -> Result<bool, DriverError> {
+    let notify = driver.ask()?;
+    guest.signal(device, role::QUESTIONS, notify);
+    let asked = Instant::now();
+    while !driver.answered()? {
+        let waited = asked.elapsed();
+        if waited > PATIENCE {
+            return Ok(false);
+        }
+        if waited > SPINNING {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+    Ok(true)
+}
+
+/// Asks the host for its counter once. The answer counts for the next estimate too.
+///
+/// # Errors
+///
+/// [`GuestError::Clock`], among others [`DriverError::NoAnswer`].
+pub fn exchange_counter<C: Ticks>(
+    guest: &mut Guest,
+    device: u32,
+    driver: &mut ClockDriver<Mapped, C>,
+) -> Result<Exchange, GuestError> {
+    let answered = ask(guest, device, driver).map_err(|error| failed(device, error))?;
+    let exchange = driver.exchange().filter(|_| answered);
+    exchange.ok_or_else(|| failed(device, DriverError::NoAnswer))
+}
+
+/// A bus's clock that a guest keeps ready: if the host does not know how this guest's counter relates to its own, the guest
+/// estimates it, and improves on that from time to time.
+pub struct GuestClock {
+    device: u32,
+    driver: ClockDriver<Mapped>,
+    /// None if the host knows the counter, as it does on its own processors.
+    estimated: Option<Estimated>,
+}
+
+/// When the counter was estimated last, and for how long that is left as it is.
+#[derive(Clone, Copy)]
+struct Estimated {
+    at: Instant,
+    fresh_for: Duration,
+}
+
+impl Estimated {
+    /// The bound of a first estimate grows fast: what the counters' ratio is measured over is short.
+    const FIRST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < self.fresh_for
+    }
+}
+
+impl GuestClock {
+    /// The clock device `device`, whose driver is activated. No time is told with a bound above `max_error_ns` either way.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError`].
+    pub fn new(guest: &mut Guest, device: u32, max_error_ns: u64) -> Result<Self, GuestError> {
+        let limits = EstimateLimits {
+            max_error_ns,
+            ..EstimateLimits::default()
+        };
+        let driver = activate(guest, device)?
+            .attach(limits)
+            .map_err(|error| failed(device, error))?;
+        let mut clock = Self {
+            device,
+            driver,
+            estimated: None,
+        };
+        if clock.must_estimate()? {
+            clock.estimate(guest)?;
+        }
+        Ok(clock)
+    }
+
+    /// What a clock shows now. Where the counter is estimated, a call blocks for some exchanges with the host once a second;
+    /// otherwise it makes no system call.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestError::Clock`].
+    pub fn now(&mut self, guest: &mut Guest, clock: ClockKind) -> Result<Reading, GuestError> {
+        if self.estimated.is_some_and(|last| !last.is_fresh()) && self.must_estimate()? {
+            self.estimate(guest)?;
+        }
+        match self.driver.now(clock) {
+            Ok(reading) => Ok(reading),
+            // The bound has grown too large, or the counter was disrupted.
+            Err(_) if self.must_estimate()? => {
+                self.estimate(guest)?;
+                self.driver.now(clock).map_err(|error| self.failed(error))
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn must_estimate(&mut self) -> Result<bool, GuestError> {
+        let must = self.driver.must_estimate();
+        must.map_err(|error| self.failed(error))
+    }
+
+    fn estimate(&mut self, guest: &mut Guest) -> Result<(), GuestError> {
+        estimate_counter(guest, self.device, &mut self.driver)?;
+        let fresh_for = match self.estimated {
+            Some(last) => (2 * last.fresh_for).min(Estimated::LONGEST),
+            None => Estimated::FIRST,
+        };
+        let at = Instant::now();
+        self.estimated = Some(Estimated { at, fresh_for });
+        Ok(())
+    }
+
+    fn failed(&self, error: ClockError) -> GuestError {
+        failed(self.device, error.into())
+    }
+
+    /// The clocks' reader.
+    pub fn reader(&mut self) -> &mut ClockReader<Mapped> {
+        self.driver.reader()
+    }
 }

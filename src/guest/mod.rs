@@ -28,7 +28,9 @@ use shmbus_transports::local::{Backoff, ConnectError, GuestName, GuestOptions};
 use shmbus_transports::pci::Function;
 use shmbus_virtio::{DeviceId, DeviceStatus};
 
-pub use self::clock::{clock_driver, clock_driver_over, clock_reader, estimate_counter};
+pub use self::clock::{
+    GuestClock, clock_driver, clock_driver_over, clock_reader, estimate_counter, exchange_counter,
+};
 pub use self::error::GuestError;
 pub use self::link::HostGone;
 use self::link::{Invitation, Link};

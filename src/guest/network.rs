@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use shmbus_devices::clock::{ClockError, ClockKind, ClockReader, Reading};
+use shmbus_devices::clock::{ClockKind, ClockReader, Reading};
 use shmbus_devices::lane::OutletError;
 use shmbus_devices::net::app::{self, Application};
 use shmbus_devices::net::config::{ConfigError, NetConfig};
@@ -20,7 +20,7 @@ use shmbus_signal::os::Token;
 use shmbus_signal::suppress::SenderCounts;
 use shmbus_virtio::{DeviceId, DeviceStatus};
 
-use super::{Guest, GuestError, GuestEvent};
+use super::{Guest, GuestClock, GuestError, GuestEvent};
 
 /// Frames that one turn receives and sends, before signals are looked at.
 const BUDGET: u32 = 256;
@@ -33,6 +33,9 @@ const OWNER_TIMER: u32 = 1;
 
 /// The network of the bus has 24 bits of prefix.
 const PREFIX: u8 = 24;
+
+/// A bus's time that is less sure is of no use to TCP.
+const MAX_CLOCK_ERROR_NS: u64 = 20_000_000;
 
 /// The driver under the stack.
 pub type BusPort = NetDriver<DriverRing<Mapped>, Mapped>;
@@ -52,9 +55,6 @@ pub enum NetworkError {
     /// The stack's configuration cannot be used.
     #[error(transparent)]
     Stack(#[from] StackConfigError),
-    /// The time cannot be told.
-    #[error(transparent)]
-    Clock(#[from] ClockError),
     /// A deadline cannot be set.
     #[error("the timer: {0}")]
     Deadline(#[from] OutletError),
@@ -109,7 +109,7 @@ pub struct Network {
     config: NetConfig,
     stack: Stack<BusPort>,
     address: Ipv4Addr,
-    clock: ClockReader<Mapped>,
+    clock: GuestClock,
     timer: TimerDriver<Mapped>,
     table_reads: u64,
     /// What earlier sessions of this network counted.
@@ -123,7 +123,7 @@ struct Attached {
     config: NetConfig,
     port: BusPort,
     memory: QueueMemory,
-    clock: ClockReader<Mapped>,
+    clock: GuestClock,
     timer: TimerDriver<Mapped>,
 }
 
@@ -138,7 +138,8 @@ impl Network {
         let mut attached = attach(&mut guest)?;
         let [.., low] = attached.config.mac.0;
         let address = address.unwrap_or(Ipv4Addr::new(10, 111, 0, low));
-        let now = attached.clock.now(ClockKind::Monotonic)?.time_ns;
+        let clock = &mut attached.clock;
+        let now = clock.now(&mut guest, ClockKind::Monotonic)?.time_ns;
         let mut config = StackConfig::new(attached.config.mac, address, PREFIX, attached.memory);
         config.random_seed = now;
         Ok(Self {
@@ -204,16 +205,16 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ClockError`].
-    pub fn now(&mut self) -> Result<Reading, ClockError> {
+    /// [`NetworkError::Guest`].
+    pub fn now(&mut self) -> Result<Reading, NetworkError> {
         self.table_reads += 1;
-        self.clock.now(ClockKind::Monotonic)
+        Ok(self.clock.now(&mut self.guest, ClockKind::Monotonic)?)
     }
 
     /// Reads the clock device otherwise than by [`Network::now`].
     pub fn with_clock<T>(&mut self, read: impl FnOnce(&mut ClockReader<Mapped>) -> T) -> T {
         self.table_reads += 1;
-        read(&mut self.clock)
+        read(self.clock.reader())
     }
 
     /// What was done so far.
@@ -351,7 +352,7 @@ fn attach(guest: &mut Guest) -> Result<Attached, NetworkError> {
         find(DeviceId::CLOCK)?,
         find(DeviceId::TIMER)?,
     );
-    let clock = super::clock_reader(guest, clock)?;
+    let clock = GuestClock::new(guest, clock, MAX_CLOCK_ERROR_NS)?;
     let timer = super::timer_driver(guest, timer_device)?;
 
     let offer = guest.offer(net)?;

@@ -46,6 +46,8 @@ pub struct ClockDriver<W: Window, C = Counter> {
     questions: TypedWriter<Question, W, Vec<u64>>,
     answers: TypedReader<Answer, W, Vec<u64>>,
     asked: Option<Question>,
+    /// The exchange that was answered last.
+    exchange: Option<Exchange>,
     /// The narrowest exchange of the burst that is under way.
     narrowest: Option<Exchange>,
     estimator: Estimator,
@@ -116,6 +118,7 @@ impl<W: Window> ClockTables<W> {
             questions: self.questions,
             answers: attach(self.answers)?,
             asked: None,
+            exchange: None,
             narrowest: None,
             estimator: Estimator::new(limits),
             estimating: 0,
@@ -202,6 +205,7 @@ impl<W: Window, C: Ticks> ClockDriver<W, C> {
             host: answer.host,
             received,
         };
+        self.exchange = Some(exchange);
         if self
             .narrowest
             .is_none_or(|narrowest| exchange.width() < narrowest.width())
@@ -209,6 +213,12 @@ impl<W: Window, C: Ticks> ClockDriver<W, C> {
             self.narrowest = Some(exchange);
         }
         Ok(true)
+    }
+
+    /// The exchange that was answered last: what the host's counter showed between two counts of this guest's. A check of an
+    /// estimate wants one that was made after it.
+    pub fn exchange(&self) -> Option<Exchange> {
+        self.exchange
     }
 
     /// Ends a burst of exchanges: its narrowest one improves the estimate. Returns the bound that it has now, in

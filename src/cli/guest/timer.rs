@@ -7,7 +7,7 @@ use shmbus::devices::clock::ClockKind;
 use shmbus::devices::lane::OutletError;
 use shmbus::devices::timer::device::role;
 use shmbus::devices::timer::{LatenessHistogram, TimerDriver};
-use shmbus::guest::{GuestEvent, clock_reader, timer_driver};
+use shmbus::guest::{GuestClock, GuestEvent, timer_driver};
 use shmbus::shm::Mapped;
 use shmbus::virtio::DeviceId;
 use shmbus::{Guest, GuestError};
@@ -21,16 +21,19 @@ const SLOT: u32 = 0;
 /// How long an expiration may be overdue.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// With how sure a time deadlines are set at least, where this guest must estimate its counter.
+const MAX_CLOCK_ERROR_NS: u64 = 10_000_000;
+
 pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), CliError> {
     let clock = find(guest, DeviceId::CLOCK)?;
-    let mut clock = clock_reader(guest, clock)?;
+    let mut clock = GuestClock::new(guest, clock, MAX_CLOCK_ERROR_NS)?;
     let device = find(guest, DeviceId::TIMER)?;
     let mut timer = timer_driver(guest, device)?;
 
     let mut seen = LatenessHistogram::default();
     let mut host = LatenessHistogram::default();
     for _ in 0..count {
-        let now = clock.now(ClockKind::Monotonic)?.time_ns;
+        let now = clock.now(guest, ClockKind::Monotonic)?.time_ns;
         // The first deadline is X; before it comes, the deadline is Y. Only Y may fire.
         let deadline = now.saturating_add(ahead_us.saturating_mul(1000));
         for at in [deadline.saturating_add(1_000_000_000), deadline] {
@@ -54,7 +57,7 @@ pub(super) fn run(guest: &mut Guest, count: u32, ahead_us: u64) -> Result<(), Cl
             let notify = timer.poll(|expiration| fired = Some(expiration))?;
             guest.signal(device, role::DEADLINES, notify);
         }
-        let now = clock.now(ClockKind::Monotonic)?.time_ns;
+        let now = clock.now(guest, ClockKind::Monotonic)?.time_ns;
         if let Some(fired) = fired {
             host.record(fired.fired_ns.saturating_sub(fired.deadline_ns));
             seen.record(now.saturating_sub(fired.deadline_ns));
