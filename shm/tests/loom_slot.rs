@@ -9,7 +9,9 @@ use core::sync::atomic::Ordering;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicU64;
 use loom::thread;
-use shmbus_shm::slot::{Epoch, ReadCursor, ReadError, SlotReader, SlotWriter, WriteCursor};
+use shmbus_shm::slot::{
+    Epoch, Generation, ReadCursor, ReadError, SlotReader, SlotWriter, WriteCursor,
+};
 use shmbus_shm::testing::{Dying, LoomWindow, Probed, Weakening};
 use shmbus_shm::{Field, Records, Window};
 
@@ -363,4 +365,134 @@ fn each_of_the_fences_of_recovery_is_needed() {
         let outcome = catch_unwind(AssertUnwindSafe(|| recovered_beside_the_writer(reader)));
         assert!(outcome.is_err(), "fence {number}");
     }
+}
+
+/// A slot of four copies, whose writer passes on what another one wrote. The reader's cursor is at 1: it looks for news in the
+/// copy after that.
+#[derive(Clone, Copy)]
+struct PassedOn {
+    /// Values written one after the other first, while the reader reads.
+    before: u64,
+    /// The generation that the next value is passed on as.
+    as_count: u64,
+    writer: Weakening,
+}
+
+impl PassedOn {
+    fn run(self) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let window = LoomWindow::builder().words::<u64>(0, 9).build();
+            let mut written = WriteCursor::new(Epoch::FIRST);
+            let mut cursor = ReadCursor::default();
+            pass_on(&window, &mut written, 1);
+            assert_eq!(read_passed_on(&window, &mut cursor), (1, value_of(1)));
+
+            let progress = Arc::new(AtomicU64::new(1));
+            let published = progress.clone();
+            let writing = window.weakened(self.writer);
+            let writer = thread::spawn(move || {
+                for count in 2..2 + self.before {
+                    pass_on(&writing, &mut written, count);
+                }
+                pass_on(&writing, &mut written, self.as_count);
+                published.store(self.as_count, Ordering::Release);
+            });
+            // Who is told of a generation by its head finds it, or a newer one.
+            let told = Field::<u64, _>::new(&window, 0).unwrap();
+            let told = told.load(Ordering::Acquire) & 0xffff;
+            let complete = progress.load(Ordering::Acquire).max(told);
+            let (count, value) = read_passed_on(&window, &mut cursor);
+            assert!(count >= complete, "older than the call");
+            // Under a generation that is passed over it is the value of the one that is not.
+            let own = if count <= 1 + self.before {
+                count
+            } else {
+                self.as_count
+            };
+            assert_eq!(value, value_of(own), "torn");
+            writer.join().unwrap();
+            let last = (self.as_count, value_of(self.as_count));
+            assert_eq!(read_passed_on(&window, &mut cursor), last);
+        });
+    }
+
+    fn is_caught(self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run()));
+        assert!(outcome.is_err(), "the model did not notice");
+    }
+}
+
+fn four_copies<W: Window>(window: &W) -> Records<'_, W> {
+    Records::new(window, 8, 4, 16, 1).unwrap()
+}
+
+fn pass_on<W: Window>(window: &W, cursor: &mut WriteCursor, count: u64) {
+    let head = Field::new(window, 0).unwrap();
+    let generation = Generation::new(Epoch::FIRST, count).unwrap();
+    SlotWriter::new(four_copies(window), &head)
+        .publish_as(cursor, generation, &[value_of(count)])
+        .unwrap();
+}
+
+fn read_passed_on<W: Window>(window: &W, cursor: &mut ReadCursor) -> (u64, u64) {
+    let head = Field::new(window, 0).unwrap();
+    let mut value = [0];
+    let generation = SlotReader::new(four_copies(window), &head)
+        .read(cursor, &mut value)
+        .unwrap();
+    (generation.count(), value[0])
+}
+
+const PASSED_ON: PassedOn = PassedOn {
+    before: 0,
+    as_count: 3,
+    writer: NOTHING,
+};
+
+/// To the next copy, to others, and to the one that holds the last value.
+#[test]
+fn a_value_that_is_passed_on() {
+    for as_count in 2..=6 {
+        PassedOn {
+            as_count,
+            ..PASSED_ON
+        }
+        .run();
+    }
+}
+
+/// The copy that is marked is the one that the reader would copy.
+#[test]
+fn a_lagging_reader_of_what_is_passed_on() {
+    PassedOn {
+        before: 3,
+        as_count: 6,
+        ..PASSED_ON
+    }
+    .run();
+}
+
+#[test]
+fn orders_of_passing_on_are_needed() {
+    let writer = Weakening {
+        relaxed_stores: true,
+        ..NOTHING
+    };
+    PassedOn {
+        writer,
+        ..PASSED_ON
+    }
+    .is_caught();
+    let writer = Weakening {
+        without_fence: Some(Ordering::Release),
+        ..NOTHING
+    };
+    PassedOn {
+        writer,
+        as_count: 5,
+        ..PASSED_ON
+    }
+    .is_caught();
 }

@@ -93,6 +93,36 @@
 //! value is ([`TableReader::age`]). Ages stand still with their writer; that it is silent is told by [`Silence`], and
 //! by the reader's clock.
 //!
+//! # In other memory
+//!
+//! Readers who are not to have a table's memory, or cannot, are given another that a [`Mirror`] keeps: the same table, with
+//! what it finds in the first one, whatever becomes of that one's writer. Tables with transactions and with pins it does not
+//! serve.
+//!
+//! ```
+//! use shmbus_shm::heap;
+//! use shmbus_table::{Epoch, Header, Mirror, TableLayout, TableReader, TableWriter};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let layout = TableLayout::new(16, 8)?;
+//! let (theirs, shown) = (heap(layout.bytes()), heap(layout.bytes()));
+//! let mut writer = TableWriter::create(theirs.clone(), layout, 1, Epoch::FIRST, [0; 16])?;
+//! let header = Header { layout, type_id: 1, epoch: Epoch::FIRST };
+//! let mut mirror = Mirror::create(theirs, shown.clone(), header, [[0; 16]; 3])?;
+//! let mut reader = TableReader::attach(shown, [0; 16], [0; 16])?;
+//!
+//! for value in 1..=5 {
+//!     let _ = writer.publish(3, &[value])?;
+//! }
+//! let done = mirror.update(100); // slots at most
+//! assert_eq!((done.published, done.more), (1, false));
+//! let mut value = [0];
+//! assert_eq!(reader.read(3, &mut value)?.count(), 5);
+//! assert_eq!(value, [5]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Cargo features
 //!
 //! `std`, on by default, is for tests and for whoever links std anyway; nothing here needs it. `zerocopy`: plain data
@@ -105,6 +135,7 @@ mod error;
 mod flags;
 mod header;
 mod layout;
+mod mirror;
 mod options;
 pub mod pinned;
 #[cfg(feature = "zerocopy")]
@@ -124,6 +155,7 @@ pub use error::{ReadError, TableError};
 pub use flags::TableFlags;
 pub use header::{Header, MAGIC, VERSION};
 pub use layout::{LayoutError, TableLayout};
+pub use mirror::{Mirror, MirrorFault, Mirrored};
 pub use options::TableOptions;
 #[cfg(feature = "zerocopy")]
 pub use plain::{Plain, PlainValue};

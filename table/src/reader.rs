@@ -25,7 +25,7 @@ pub struct TableReader<W, S> {
     layout: TableLayout,
     type_id: u32,
     life: Life<W>,
-    ages: Option<Ages<W>>,
+    pub(crate) ages: Option<Ages<W>>,
     tree: TreeReader<W, S>,
     values: Values<W>,
     cursors: S,
@@ -82,6 +82,13 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableReader<W, S> {
         self.ages = ages;
         self.values = values;
         Ok(header.epoch)
+    }
+
+    /// Begins anew with a table that was set up anew, in new memory or in the same: no slot counts as read.
+    pub(crate) fn begin_anew(&mut self, window: W) -> Result<(), TableError> {
+        self.rebind(window)?;
+        self.cursors.as_mut().fill(ReadCursor::default().word());
+        Ok(())
     }
 
     /// Reads a slot's newest complete value into `value`, as many words as that and the slot both have. The value is

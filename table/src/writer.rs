@@ -12,6 +12,7 @@ use crate::error::TableError;
 use crate::flags::TableFlags;
 use crate::header::{FIRST_BEAT, Header, Life};
 use crate::layout::TableLayout;
+use crate::resume::next_life;
 use crate::slots::Values;
 
 /// The one writer of a table. `S` is storage of a word for each slot, a `Vec<u64>` or a `&mut [u64]`.
@@ -172,9 +173,74 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
         slot: u32,
         value: &[u64],
     ) -> Result<Generation, TableError> {
-        let layout = self.header.layout;
-        let (index, slots) = (slot as usize, layout.slots());
-        let stored = self.cursors.as_mut().get_mut(index);
+        let (index, expected) = (slot as usize, self.header.layout.slot_words());
+        let (stored, values, head) = self.place(beats, slot)?;
+        let mut cursor = WriteCursor::from_word(*stored);
+        let generation = match (&values.words, &values.pairs, value) {
+            (Some(words), _, &[word]) => {
+                SmallSlotWriter::new(words, index, head).publish(&mut cursor, word)?
+            }
+            (_, Some(pairs), &[first, second]) => {
+                SmallSlotWriter::new(pairs, index, head).publish(&mut cursor, [first, second])?
+            }
+            _ => {
+                return Err(TableError::Publish(PublishError::WrongLength {
+                    expected,
+                    found: value.len(),
+                }));
+            }
+        };
+        *stored = cursor.word();
+        Ok(generation)
+    }
+
+    /// Publishes a value that is as old as heartbeat `beats`, as a generation that is later than the slot's last one but
+    /// need not be the next: what another writer published.
+    pub(crate) fn publish_as(
+        &mut self,
+        beats: u64,
+        slot: u32,
+        generation: Generation,
+        value: &[u64],
+    ) -> Result<(), TableError> {
+        let (index, expected) = (slot as usize, self.header.layout.slot_words());
+        let (stored, values, head) = self.place(beats, slot)?;
+        let mut cursor = WriteCursor::from_word(*stored);
+        match (
+            &values.words,
+            &values.pairs,
+            values.copies.get(index),
+            value,
+        ) {
+            (Some(words), _, _, &[word]) => SmallSlotWriter::new(words, index, head).publish_as(
+                &mut cursor,
+                generation,
+                word,
+            )?,
+            (_, Some(pairs), _, &[first, second]) => SmallSlotWriter::new(pairs, index, head)
+                .publish_as(&mut cursor, generation, [first, second])?,
+            (_, _, Some(copies), value) => {
+                SlotWriter::new(copies, head).publish_as(&mut cursor, generation, value)?;
+            }
+            _ => {
+                return Err(TableError::Publish(PublishError::WrongLength {
+                    expected,
+                    found: value.len(),
+                }));
+            }
+        }
+        *stored = cursor.word();
+        Ok(())
+    }
+
+    /// What belongs to a slot: its cursor, the values that its own is among, and its head.
+    fn place(
+        &mut self,
+        beats: u64,
+        slot: u32,
+    ) -> Result<(&mut u64, &Values<W>, TreeHead<'_, W>), TableError> {
+        let slots = self.header.layout.slots();
+        let stored = self.cursors.as_mut().get_mut(slot as usize);
         let Some(stored) = stored.filter(|_| slot < slots) else {
             return Err(TableError::NoSuchSlot { slot, slots });
         };
@@ -184,23 +250,7 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
             beats,
             slot,
         };
-        let mut cursor = WriteCursor::from_word(*stored);
-        let generation = match (&self.values.words, &self.values.pairs, value) {
-            (Some(words), _, &[word]) => {
-                SmallSlotWriter::new(words, index, head).publish(&mut cursor, word)?
-            }
-            (_, Some(pairs), &[first, second]) => {
-                SmallSlotWriter::new(pairs, index, head).publish(&mut cursor, [first, second])?
-            }
-            _ => {
-                return Err(TableError::Publish(PublishError::WrongLength {
-                    expected: layout.slot_words(),
-                    found: value.len(),
-                }));
-            }
-        };
-        *stored = cursor.word();
-        Ok(generation)
+        Ok((stored, &self.values, head))
     }
 
     /// Shows readers that the writer lives, though it has nothing new to say. In a table with ages this is to be called
@@ -229,6 +279,19 @@ impl<W: Window, S: AsRef<[u64]> + AsMut<[u64]>> TableWriter<W, S> {
     /// The writer's life.
     pub fn epoch(&self) -> Epoch {
         self.header.epoch
+    }
+
+    /// Passes on the heartbeat of another writer.
+    pub(crate) fn set_beats(&mut self, beats: u64) {
+        self.beats = beats;
+        self.life.set_heartbeat(beats);
+    }
+
+    /// Goes on under the next epoch.
+    pub(crate) fn go_on(&mut self) -> Result<(), TableError> {
+        self.header = next_life(self.header)?;
+        self.life.set_epoch(self.header.epoch);
+        Ok(())
     }
 
     /// Begins a new life in memory that readers are attached to.

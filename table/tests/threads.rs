@@ -1,5 +1,7 @@
 //! A writer and readers in threads, over every size class: for Miri and ThreadSanitizer, and for the processor.
 
+#[path = "threads/mirror.rs"]
+mod mirror;
 #[path = "threads/pinned.rs"]
 mod pinned;
 

@@ -2,6 +2,7 @@
 
 use super::generation::{Epoch, Generation};
 use super::reader::ReadError;
+use super::writer::PublishError;
 
 /// Bits below the epoch's.
 const EPOCH_SHIFT: u32 = 48;
@@ -119,6 +120,17 @@ impl WriteCursor {
             return None;
         }
         Generation::from_word(self.0 + 1)
+    }
+
+    /// That `generation` can come next, with others passed over.
+    pub(super) fn check_later(self, generation: Generation) -> Result<(), PublishError> {
+        if generation.word() <= self.0 {
+            return Err(PublishError::NotLater {
+                last: self.0,
+                asked: generation,
+            });
+        }
+        Ok(())
     }
 
     #[inline(always)]

@@ -94,10 +94,33 @@ impl<'w, C: Cells, H: HeadStore> SmallSlotWriter<'w, C, H> {
         value: C::Value,
     ) -> Result<Generation, PublishError> {
         let generation = cursor.next().ok_or(PublishError::Exhausted)?;
-        self.values.store_cell(self.index, value);
-        self.head.store(generation);
+        self.write(generation, value);
         cursor.advance(generation);
         Ok(generation)
+    }
+
+    /// Publishes `value` as `generation`, which is later than the last one but not always the next; as
+    /// [`SlotWriter::publish_as`](super::SlotWriter::publish_as), with two stores.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::NotLater`]; nothing was written then.
+    pub fn publish_as(
+        &mut self,
+        cursor: &mut WriteCursor,
+        generation: Generation,
+        value: C::Value,
+    ) -> Result<(), PublishError> {
+        cursor.check_later(generation)?;
+        self.write(generation, value);
+        cursor.advance(generation);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write(&mut self, generation: Generation, value: C::Value) {
+        self.values.store_cell(self.index, value);
+        self.head.store(generation);
     }
 }
 

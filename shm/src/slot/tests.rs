@@ -135,6 +135,45 @@ fn a_value_fills_its_slot() {
     assert_eq!(slot.reader().read(&mut cursor, &mut prefix), Ok(generation));
 }
 
+/// From each generation to each later one, readers of every age notice, and only later generations are taken.
+#[test]
+fn generations_can_be_passed_over() {
+    for copies in [2, 4, 8] {
+        for skip in 1..=2 * copies as u64 + 1 {
+            let slot = slot(copies, 1);
+            let mut written = WriteCursor::new(EPOCH);
+            let mut readers = vec![];
+            let mut count = 0;
+            for step in [1, 1, skip, 1, skip, skip] {
+                count += step;
+                let generation = Generation::new(EPOCH, count).unwrap();
+                slot.writer()
+                    .publish_as(&mut written, generation, &[count])
+                    .unwrap();
+                readers.push(ReadCursor::default());
+                let mut value = [0];
+                for reader in &readers {
+                    let mut reader = *reader;
+                    assert_eq!(slot.reader().read(&mut reader, &mut value), Ok(generation));
+                    assert_eq!(value, [count]);
+                }
+                let newest = readers.last_mut().unwrap();
+                slot.reader().read(newest, &mut value).unwrap();
+                assert!(slot.reader().still_holds(*newest));
+                let again = slot.writer().publish_as(&mut written, generation, &[0]);
+                assert!(matches!(again, Err(PublishError::NotLater { .. })));
+            }
+        }
+    }
+    let slot = slot(4, 1);
+    let last = Generation::new(EPOCH, Generation::MAX_COUNT).unwrap();
+    let mut written = WriteCursor::new(EPOCH);
+    assert_eq!(
+        slot.writer().publish_as(&mut written, last, &[0]),
+        Err(PublishError::Exhausted)
+    );
+}
+
 #[test]
 fn a_small_slot_is_two_words() {
     let window = heap(128);

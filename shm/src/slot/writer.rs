@@ -23,6 +23,14 @@ pub enum PublishError {
     /// 2^48 values have been written: the writer must go on under the next epoch, in new memory.
     #[error("the slot's generations are used up; restart the writer under the next epoch")]
     Exhausted,
+    /// The generation to be published under is not later than the slot's last one.
+    #[error("the slot is at generation {last:#x} and cannot go to {asked}")]
+    NotLater {
+        /// The writer's place: its epoch and count, as in a generation.
+        last: u64,
+        /// The generation asked for.
+        asked: Generation,
+    },
 }
 
 /// A slot as its one writer sees it: made of borrowed views for a call or for longer, at no cost.
@@ -50,6 +58,60 @@ impl<'w, W: Window, H: HeadStore> SlotWriter<'w, W, H> {
         cursor: &mut WriteCursor,
         value: &[u64],
     ) -> Result<Generation, PublishError> {
+        self.check_length(value)?;
+        let generation = cursor.next().ok_or(PublishError::Exhausted)?;
+        self.write(generation, value);
+        cursor.advance(generation);
+        Ok(generation)
+    }
+
+    /// Publishes `value` as `generation`, which is later than the last one but not always the next: for who passes on
+    /// what another writer published, and not all of it. Wait-free: at most twice the stores of
+    /// [`SlotWriter::publish`] and one, and no load.
+    ///
+    /// Where `generation` belongs to the copy that holds the last value, that copy must stay until another is complete. So
+    /// the value is published as the generation after the last one first; a reader that finds it there is given an earlier
+    /// generation than the value's.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; nothing was written then.
+    pub fn publish_as(
+        &mut self,
+        cursor: &mut WriteCursor,
+        generation: Generation,
+        value: &[u64],
+    ) -> Result<(), PublishError> {
+        self.check_length(value)?;
+        cursor.check_later(generation)?;
+        let last_of_epoch = Generation::MAX_COUNT - self.copies.count();
+        if generation.count() > last_of_epoch {
+            return Err(PublishError::Exhausted);
+        }
+        let copy_of = |word: u64| word % self.copies.count();
+        if cursor.generation().is_some() && copy_of(cursor.word()) == copy_of(generation.word()) {
+            let between = cursor.next().ok_or(PublishError::Exhausted)?;
+            self.write(between, value);
+            cursor.advance(between);
+        }
+        // A reader that has the last value looks for news in the copy after it only. If the value does not go there, the
+        // copy is marked as being written, with the next generation that will be. Before the head: who is told of the change
+        // finds it. Who finds his copy taken by it finds, by the fence of the last write, the head before that one's at
+        // least, whose copy is another.
+        let following = cursor.word() + 1;
+        let passed_over = following.wrapping_sub(generation.word()) % self.copies.count();
+        if passed_over != 0 {
+            let sequence = 2 * (generation.word() + passed_over) - 1;
+            self.copies
+                .store_header(following, sequence, Ordering::Relaxed);
+        }
+        self.write(generation, value);
+        cursor.advance(generation);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn check_length(&self, value: &[u64]) -> Result<(), PublishError> {
         let expected = self.copies.payload_words();
         if value.len() != expected {
             return Err(PublishError::WrongLength {
@@ -57,7 +119,12 @@ impl<'w, W: Window, H: HeadStore> SlotWriter<'w, W, H> {
                 found: value.len(),
             });
         }
-        let generation = cursor.next().ok_or(PublishError::Exhausted)?;
+        Ok(())
+    }
+
+    /// Writes a generation whose copy does not hold the last value.
+    #[inline(always)]
+    fn write(&mut self, generation: Generation, value: &[u64]) {
         let copy = generation.word();
         let sequence = complete(generation);
         // Release, so that a reader that finds this copy gone finds the head that was stored before.
@@ -68,8 +135,6 @@ impl<'w, W: Window, H: HeadStore> SlotWriter<'w, W, H> {
         self.copies.store_payload(copy, value);
         self.copies.store_header(copy, sequence, Ordering::Release);
         self.head.store(generation);
-        cursor.advance(generation);
-        Ok(generation)
     }
 
     /// Takes the last step of a writer that died before it: names `last`, which

@@ -4,6 +4,7 @@ mod ages;
 mod bounds;
 mod death;
 mod hostile;
+mod mirror;
 mod model;
 mod pairs;
 #[cfg(feature = "zerocopy")]
