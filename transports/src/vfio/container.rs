@@ -5,24 +5,33 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioError};
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioOps};
 
 use crate::pci::Address;
 
 use super::error::OpenError;
 use super::function::VfioFunction;
 use super::iommu::Iommu;
-use super::mapping::Space;
+use super::mapping::{Mapper, Space};
 use super::request;
 use super::sysfs::{self, Place};
 
-/// Functions that share one space of I/O virtual addresses (VFIO's container, with an IOMMU of type 1, version 2).
+/// Functions that share one space of I/O virtual addresses.
 ///
 /// A container has an IOMMU as long as a function of it is open.
 pub struct Container {
-    vfio: Arc<VfioContainer>,
+    kind: Kind,
     /// What the functions' memory shares; of no use any more once nobody else has it.
     space: Mutex<Option<Arc<Space>>>,
+}
+
+/// What holds the functions together.
+enum Kind {
+    /// A container of VFIO's, with an IOMMU of type 1, version 2.
+    Groups(Arc<VfioContainer>),
+    /// An address space of iommufd.
+    #[cfg(feature = "iommufd")]
+    Iommufd(Arc<vfio_ioctls::VfioIommufd>),
 }
 
 impl Container {
@@ -34,7 +43,20 @@ impl Container {
     pub fn new() -> Result<Self, OpenError> {
         let vfio = VfioContainer::new(None).map_err(container_refused)?;
         Ok(Self {
-            vfio: Arc::new(vfio),
+            kind: Kind::Groups(Arc::new(vfio)),
+            space: Mutex::new(None),
+        })
+    }
+
+    /// An empty container that iommufd makes, for functions that are opened by their device files. Untried.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NoIommufd`], [`OpenError::Permission`].
+    #[cfg(feature = "iommufd")]
+    pub fn with_iommufd() -> Result<Self, OpenError> {
+        Ok(Self {
+            kind: Kind::Iommufd(super::iommufd::open()?),
             space: Mutex::new(None),
         })
     }
@@ -46,8 +68,8 @@ impl Container {
     /// [`OpenError`].
     pub fn open(&self, address: Address) -> Result<VfioFunction, OpenError> {
         let place = sysfs::find(Path::new("/sys"), address)?;
-        let ops = Arc::clone(&self.vfio) as Arc<dyn vfio_ioctls::VfioOps>;
-        let device = VfioDevice::new(&place.directory, ops, false)
+        // Of functions in groups, vfio-ioctls ignores that they are to be attached.
+        let device = VfioDevice::new(&place.directory, self.kind.ops(), true)
             .map_err(|error| device_refused(error, address, &place))?;
         let space = self.space(address)?;
         Ok(VfioFunction::new(device, address, space)?)
@@ -55,13 +77,10 @@ impl Container {
 
     /// The space of the functions that are open, now that there is one.
     fn space(&self, address: Address) -> Result<Arc<Space>, OpenError> {
-        let words = request::iommu_info(request::descriptor(&*self.vfio)).map_err(|source| {
-            OpenError::System {
-                doing: "learn about the IOMMU",
-                source,
-            }
+        let iommu = self.kind.iommu().map_err(|source| OpenError::System {
+            doing: "learn about the IOMMU",
+            source,
         })?;
-        let iommu = Iommu::parse(&words);
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         match &*space {
             // Other functions have it: the new one must reach what they allocate.
@@ -72,11 +91,41 @@ impl Container {
                 Ok(Arc::clone(shared))
             }
             _ => {
-                let mapper = Box::new(Arc::clone(&self.vfio));
+                let mapper = self.kind.mapper();
                 Ok(Arc::clone(
                     space.insert(Arc::new(Space::new(mapper, &iommu))),
                 ))
             }
+        }
+    }
+}
+
+impl Kind {
+    fn ops(&self) -> Arc<dyn VfioOps> {
+        match self {
+            Self::Groups(vfio) => vfio.clone(),
+            #[cfg(feature = "iommufd")]
+            Self::Iommufd(vfio) => vfio.clone(),
+        }
+    }
+
+    fn mapper(&self) -> Box<dyn Mapper> {
+        match self {
+            Self::Groups(vfio) => Box::new(Arc::clone(vfio)),
+            #[cfg(feature = "iommufd")]
+            Self::Iommufd(vfio) => Box::new(Arc::clone(vfio)),
+        }
+    }
+
+    /// What the IOMMU can do for the functions that are open.
+    fn iommu(&self) -> io::Result<Iommu> {
+        match self {
+            Self::Groups(vfio) => {
+                let words = request::iommu_info(request::descriptor(&**vfio))?;
+                Ok(Iommu::parse(&words))
+            }
+            #[cfg(feature = "iommufd")]
+            Self::Iommufd(vfio) => super::iommufd::iommu(vfio),
         }
     }
 }
@@ -119,6 +168,13 @@ fn device_refused(error: VfioError, address: Address, place: &Place) -> OpenErro
             let source = io::Error::from_raw_os_error(source.errno());
             system("open a function of its IOMMU group", source)
         }
+        #[cfg(feature = "iommufd")]
+        VfioError::InvalidVfioDev => {
+            let source = io::ErrorKind::NotFound.into();
+            OpenError::NoDeviceFile { address, source }
+        }
+        #[cfg(feature = "iommufd")]
+        VfioError::OpenDeviceCdev(source) => OpenError::NoDeviceFile { address, source },
         error => system("open a function", io::Error::other(error)),
     }
 }
@@ -164,6 +220,16 @@ mod tests {
         );
         let refused = container_refused(VfioError::VfioExtension);
         assert!(matches!(refused, OpenError::NoType1(_)), "{refused}");
+    }
+
+    #[test]
+    #[cfg(not(miri))] // it has no devices
+    fn a_container_is_refused_where_there_is_no_vfio() {
+        if Path::new("/dev/vfio/vfio").exists() {
+            eprintln!("SKIPPED: this kernel has VFIO");
+            return;
+        }
+        assert!(matches!(Container::new(), Err(OpenError::NoVfio(_))));
     }
 
     #[test]

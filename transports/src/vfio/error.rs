@@ -49,6 +49,21 @@ pub enum OpenError {
     /// The kernel has no VFIO.
     #[error("/dev/vfio/vfio cannot be opened: {0}; load the module vfio-pci (`modprobe vfio-pci`)")]
     NoVfio(io::Error),
+    /// The kernel has no iommufd.
+    #[cfg(feature = "iommufd")]
+    #[error("/dev/iommu cannot be opened: {0}; the kernel must be built with CONFIG_IOMMUFD")]
+    NoIommufd(io::Error),
+    /// The function has no device file.
+    #[cfg(feature = "iommufd")]
+    #[error(
+        "{address} has no file in /dev/vfio/devices: {source}; the kernel must be built with CONFIG_VFIO_DEVICE_CDEV"
+    )]
+    NoDeviceFile {
+        /// The function.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The user may not.
     #[error("{} may not be opened: {source}; run as root, or give the file to this user", path.display())]
     Permission {

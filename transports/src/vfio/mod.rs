@@ -33,6 +33,8 @@ mod container;
 mod error;
 mod function;
 mod iommu;
+#[cfg(feature = "iommufd")]
+mod iommufd;
 mod iova;
 mod limits;
 mod mapping;
