@@ -7,22 +7,25 @@
 //! Neither side trusts the other. Whatever a peer sends is bounded, decoded totally ([`message`], [`codec`]) and
 //! answered by a typed error; whatever a peer may use up has a quota ([`Quotas`], [`GuestLimits`]).
 
+pub(crate) mod bucket;
 pub mod codec;
-mod complaints;
+pub(crate) mod complaints;
 mod connect;
 mod connection;
+pub(crate) mod door;
 mod given;
 mod guest;
 mod handshake;
 mod inspector;
 mod listener;
 pub mod message;
-mod path;
+pub(crate) mod path;
 mod quotas;
 mod reconnect;
 mod sessions;
-mod socket;
+pub(crate) mod socket;
 mod text;
+pub(crate) mod timer;
 
 pub use connect::{ConnectError, connect};
 pub use connection::{CloseReason, Numbering, SessionId};

@@ -7,5 +7,10 @@
 //! Everything in that memory may be written by the guest, so no side takes anything from it on trust, not even what it has
 //! written itself.
 
+mod geometry;
 pub mod guest;
 pub mod layout;
+mod server;
+
+pub use geometry::{DEFAULT_QUOTA, Geometry, GeometryError};
+pub use server::{Departure, Event, Place, PlaceError, ServeError, Server, ServerOptions};

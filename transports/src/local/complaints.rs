@@ -3,13 +3,15 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
+use super::bucket::Bucket;
+
 /// How often a line about the same thing is written in the long run.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many lines about the same thing are written at once, after some quiet.
 const BURST: u32 = 8;
 
 /// What the lines are filed under.
-const TARGET: &str = "shmbus_transports::local";
+const TARGET: &str = "shmbus_transports";
 
 /// What there is to complain about; each has a rate of its own, so that noise of one sort hides no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +27,11 @@ pub(crate) enum Complaint {
     SessionLost,
     /// No descriptors, no memory: ours, not the peer's fault.
     OutOfResources,
+    /// Words in a shared memory that say nothing.
+    Nonsense,
 }
 
-const COMPLAINTS: [(Complaint, &str); 5] = [
+const COMPLAINTS: [(Complaint, &str); 6] = [
     (
         Complaint::NoGuest,
         "a connection was closed before it became a guest",
@@ -42,38 +46,21 @@ const COMPLAINTS: [(Complaint, &str); 5] = [
         Complaint::OutOfResources,
         "connections have to wait: the host is out of resources",
     ),
+    (Complaint::Nonsense, "a guest's words make no sense"),
 ];
 
-/// A token bucket: a line costs a token, and they come back one each [`PAUSE`].
+/// What is written about one thing, and what is not.
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    tokens: u32,
-    /// When the next token comes back, unless all are there.
-    next_token: Option<Instant>,
+    lines: Bucket,
     suppressed: u64,
 }
 
 impl Record {
     const FULL: Self = Self {
-        tokens: BURST,
-        next_token: None,
+        lines: Bucket::new(BURST, PAUSE),
         suppressed: 0,
     };
-
-    fn take_token(&mut self, now: Instant) -> bool {
-        while self.tokens < BURST
-            && let Some(due) = self.next_token.filter(|due| *due <= now)
-        {
-            self.tokens += 1;
-            self.next_token = (self.tokens < BURST).then(|| due + PAUSE);
-        }
-        if self.tokens == 0 {
-            return false;
-        }
-        self.tokens -= 1;
-        self.next_token.get_or_insert(now + PAUSE);
-        true
-    }
 }
 
 /// Who may complain when.
@@ -94,7 +81,7 @@ impl Complaints {
     /// Writes a line, or counts it.
     pub(crate) fn about(&mut self, complaint: Complaint, now: Instant, why: impl Display) {
         let record = &mut self.records[complaint as usize];
-        if !record.take_token(now) {
+        if !record.lines.take(now) {
             record.suppressed += 1;
             return;
         }
@@ -111,7 +98,7 @@ impl Complaints {
     pub(crate) fn settle(&mut self, now: Instant) {
         for (complaint, what) in COMPLAINTS {
             let record = &mut self.records[complaint as usize];
-            if record.suppressed > 0 && record.take_token(now) {
+            if record.suppressed > 0 && record.lines.take(now) {
                 let more = std::mem::take(&mut record.suppressed);
                 tracing::warn!(target: TARGET, "{what} ({more} more since the last such line)");
             }
@@ -121,7 +108,9 @@ impl Complaints {
     /// When [`settle`](Self::settle) has something to tell.
     pub(crate) fn next_settlement(&self) -> Option<Instant> {
         let suppressing = self.records.iter().filter(|record| record.suppressed > 0);
-        suppressing.filter_map(|record| record.next_token).min()
+        suppressing
+            .filter_map(|record| record.lines.next_token())
+            .min()
     }
 }
 
@@ -157,15 +146,5 @@ mod tests {
             complaints.records[Complaint::Refused as usize].suppressed,
             0
         );
-    }
-
-    #[test]
-    fn the_burst_comes_back_and_does_not_grow() {
-        let mut record = Record::FULL;
-        let start = Instant::now();
-        let burst = |record: &mut Record, now| (0..100).filter(|_| record.take_token(now)).count();
-        assert_eq!(burst(&mut record, start), BURST as usize);
-        assert_eq!(burst(&mut record, start + PAUSE * 3), 3);
-        assert_eq!(burst(&mut record, start + PAUSE * 1000), BURST as usize);
     }
 }

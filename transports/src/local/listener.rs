@@ -5,23 +5,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-};
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::complaints::{Complaint, Complaints};
 use super::connection::{CloseReason, Connection, Numbering, SessionId, Stage, State};
+use super::door::Door;
 use super::message::{GoodbyeReason, Message, Refusal};
-use super::path::{BindError, SocketPath};
+use super::path::BindError;
 use super::quotas::Quotas;
-use super::socket::{Received, timespec};
+use super::socket::Received;
 use super::text::GuestName;
+use super::timer::Timer;
 use crate::memory::Memory;
 
 /// What the listening socket is called in the epoll set.
@@ -34,8 +32,6 @@ const FIRST_CONNECTION: u64 = 2;
 const ACCEPT_BATCH: usize = 16;
 /// The most ready descriptors looked at in one call.
 const READY_BATCH: usize = 64;
-/// How long no connection is taken after the host ran out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a host listens.
 #[derive(Clone, Debug)]
@@ -109,13 +105,9 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Listener {
     pub(super) options: ListenerOptions,
-    path: SocketPath,
-    socket: OwnedFd,
+    door: Door,
     epoll: OwnedFd,
-    timer: OwnedFd,
-    timer_due: Option<Instant>,
-    /// Set while no connection is taken.
-    paused_until: Option<Instant>,
+    pub(super) timer: Timer,
     pub(super) events: VecDeque<Event>,
     /// By number, which is the order of arrival.
     pub(super) connections: BTreeMap<u64, Connection>,
@@ -139,28 +131,24 @@ impl Listener {
     /// [`BindError`]: another host lives there, the path cannot be used, no descriptors are left.
     pub fn bind(path: impl AsRef<Path>, options: ListenerOptions) -> Result<Self, BindError> {
         let path = path.as_ref();
-        let (socket, taken) = SocketPath::listen(path, options.mode)?;
-        let failed = |errno: Errno| BindError::Io {
+        let failed = |source: io::Error| BindError::Io {
             step: "wait for connections at",
             path: path.to_owned(),
-            source: errno.into(),
+            source,
         };
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
-        let timer_flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, timer_flags).map_err(failed)?;
-        for (fd, token) in [(&socket, LISTENER), (&timer, TIMER)] {
-            let token = epoll::EventData::new_u64(token);
-            epoll::add(&epoll, fd, token, epoll::EventFlags::IN).map_err(failed)?;
-        }
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+        let timer = Timer::new().map_err(failed)?;
+        let token = epoll::EventData::new_u64(TIMER);
+        epoll::add(&epoll, &timer, token, epoll::EventFlags::IN)
+            .map_err(|errno| failed(errno.into()))?;
+        let door = Door::open(path, options.mode, &epoll, LISTENER)?;
         tracing::debug!(path = %path.display(), "listening");
         Ok(Self {
             options,
-            path: taken,
-            socket,
+            door,
             epoll,
             timer,
-            timer_due: None,
-            paused_until: None,
             events: VecDeque::new(),
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
@@ -175,7 +163,7 @@ impl Listener {
 
     /// Where it listens.
     pub fn path(&self) -> &Path {
-        self.path.as_path()
+        self.door.as_path()
     }
 
     /// The number of sessions, from HELLO on.
@@ -221,7 +209,7 @@ impl Listener {
             self.take_newcomers(now);
         }
         if let Some(due) = self.complaints.next_settlement() {
-            self.wake_by(due, now);
+            self.timer.wake_by(due, now);
         }
     }
 
@@ -305,23 +293,19 @@ impl Listener {
 
     fn take_newcomers(&mut self, now: Instant) {
         for _ in 0..ACCEPT_BATCH {
-            match accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(fd) => {
+            match self.door.accept() {
+                Ok(Some(fd)) => {
                     self.make_room(now);
                     if let Err(error) = self.add(fd, now) {
                         self.complaints.about(Complaint::OutOfResources, now, error);
                     }
                 }
-                Err(Errno::AGAIN) => return,
-                // The peer gave up while it waited.
-                Err(Errno::CONNABORTED | Errno::INTR) => {}
-                Err(errno) => {
-                    // Without descriptors the waiting connection stays, and the socket readable: looking again at
-                    // once would be spinning.
-                    self.complaints
-                        .about(Complaint::OutOfResources, now, io::Error::from(errno));
+                Ok(None) => return,
+                Err(error) => {
+                    self.complaints.about(Complaint::OutOfResources, now, error);
                     self.push_out_oldest(now);
-                    self.pause(now);
+                    let until = self.door.pause(&self.epoll, now);
+                    self.timer.wake_by(until, now);
                     return;
                 }
             }
@@ -358,31 +342,12 @@ impl Listener {
         )?;
         self.connections.insert(number, connection);
         self.silent.insert(number);
-        self.wake_by(deadline, now);
+        self.timer.wake_by(deadline, now);
         Ok(())
     }
 
-    fn pause(&mut self, now: Instant) {
-        let until = now + ACCEPT_PAUSE;
-        self.paused_until = Some(until);
-        self.watch_socket(epoll::EventFlags::empty());
-        self.wake_by(until, now);
-    }
-
-    fn watch_socket(&self, flags: epoll::EventFlags) {
-        let token = epoll::EventData::new_u64(LISTENER);
-        if let Err(errno) = epoll::modify(&self.epoll, &self.socket, token, flags) {
-            tracing::error!(%errno, "epoll");
-        }
-    }
-
     fn on_timer(&mut self, now: Instant) {
-        // Nothing to read: setting the timer again, or disarming it, makes it silent.
-        self.timer_due = None;
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-            self.watch_socket(epoll::EventFlags::IN);
-        }
+        self.door.resume(&self.epoll, now);
         self.complaints.settle(now);
         let late: Vec<u64> = self
             .connections
@@ -394,30 +359,8 @@ impl Listener {
             self.lose(number, CloseReason::TooSlow, now);
         }
         let deadlines = self.connections.values().filter_map(|c| c.deadline);
-        match deadlines.chain(self.paused_until).min() {
-            Some(due) => self.wake_by(due, now),
-            None => self.set_timer(Duration::ZERO),
-        }
-    }
-
-    /// Makes the descriptor readable at `due` at the latest.
-    pub(super) fn wake_by(&mut self, due: Instant, now: Instant) {
-        if self.timer_due.is_none_or(|earlier| due < earlier) {
-            self.timer_due = Some(due);
-            // Zero would disarm.
-            let left = due.saturating_duration_since(now);
-            self.set_timer(left.max(Duration::from_nanos(1)));
-        }
-    }
-
-    fn set_timer(&self, left: Duration) {
-        let once = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: timespec(left),
-        };
-        if let Err(errno) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
-            tracing::error!(%errno, "timerfd");
-        }
+        let due = deadlines.chain(self.door.paused_until()).min();
+        self.timer.restart(due, now);
     }
 }
 

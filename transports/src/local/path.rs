@@ -20,7 +20,7 @@ const BACKLOG: i32 = 128;
 pub enum BindError {
     /// Another host is alive there.
     #[error(
-        "another host is listening at {}: stop it, or choose another path with --socket",
+        "another host is listening at {}: stop it, or choose another path",
         .path.display()
     )]
     InUse {
@@ -29,7 +29,7 @@ pub enum BindError {
     },
     /// Something is there that is no socket.
     #[error(
-        "{} exists and is not a socket: remove it, or choose another path with --socket",
+        "{} exists and is not a socket: remove it, or choose another path",
         .path.display()
     )]
     NotASocket {

@@ -284,7 +284,7 @@ impl Listener {
             if let Some(number) = self.sessions.get(&session).copied() {
                 let now = Instant::now();
                 self.lose(number, error.into(), now);
-                self.wake_by(now, now);
+                self.timer.wake_by(now, now);
             }
             return Err(over);
         }
