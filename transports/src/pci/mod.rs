@@ -20,6 +20,7 @@ mod function;
 mod header;
 mod msix;
 mod resource;
+mod sysfs;
 pub mod virtio;
 
 pub use address::{Address, AddressError, Identity};
@@ -32,3 +33,4 @@ pub use function::{BarIndex, Function, Registers};
 pub use header::{Class, Header};
 pub use msix::Msix;
 pub use resource::{ResourceFunction, ResourceRegisters};
+pub use sysfs::{Bound, ConfigSnapshot, Listed, Sysfs, SysfsError};
