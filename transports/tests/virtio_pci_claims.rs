@@ -159,7 +159,7 @@ fn what_capabilities_say_is_checked_before_it_is_used() {
              0x8 bytes share bytes",
         ),
     ] {
-        assert_eq!(claimed(kind, change), said.replace("\n", ""));
+        assert_eq!(claimed(kind, change), said);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A virtio device whose registers lie. Each lie is a typed error; the work is bounded, nothing outside is accessed, and a reset
-//! makes all well again once the device is honest.
+//! A virtio device whose registers lie. Each lie is a typed error; the work is bounded, nothing outside is accessed,
+//! and a reset makes all well again once the device is honest.
 
 mod emulated;
 
@@ -114,14 +114,12 @@ fn what_registers_say_is_checked_and_faults_stay() {
         (
             lies::stuck(R::QueueNotifyOff, 0x400),
             &enable,
-            "queue 1: 4 bytes at offset 0x1000 of the notification structure of 0x1000 bytes, where it is to be notified, \
-             do not lie inside or are not aligned",
+            "queue 1: 4 aligned bytes inside a notification structure of 0x1000 were expected, its notify address is at 0x1000",
         ),
         (
             lies::stuck(R::QueueNotifyOff, 0xffff),
             &enable,
-            "queue 1: 4 bytes at offset 0x3fffc of the notification structure of 0x1000 bytes, where it is to be notified, \
-             do not lie inside or are not aligned",
+            "queue 1: 4 aligned bytes inside a notification structure of 0x1000 were expected, its notify address is at 0x3fffc",
         ),
         (
             lies::stuck(R::QueueVector, 0xffff),

@@ -27,8 +27,8 @@ impl Capability {
 
     /// The capabilities, in the order of the list.
     ///
-    /// The walk ends, whatever the function says: each place is visited once. The lowest two bits of a pointer are reserved,
-    /// and not looked at.
+    /// The walk ends, whatever the function says: each place is visited once. The lowest two bits of a pointer are
+    /// reserved, and not looked at.
     ///
     /// # Errors
     ///

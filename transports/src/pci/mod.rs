@@ -1,9 +1,9 @@
 //! PCI functions as their drivers see them.
 //!
 //! A [`Function`] gives access to a function's configuration space, its BARs, its MSI-X vectors and its reset, and
-//! [`DmaMemory`] to memory that the function may access. What reaches the function (VFIO by one crate or another, a socket, an
-//! emulated device in a test) implements these two, and drivers are written once, over them: [`virtio`] has the one of
-//! virtio devices.
+//! [`DmaMemory`] to memory that the function may access. What reaches the function (VFIO by one crate or another, a
+//! socket, an emulated device in a test) implements these two, and drivers are written once, over them: [`virtio`] has
+//! the one of virtio devices.
 //!
 //! What a configuration space says is read, and checked, over any [`Registers`]: [`Header`], [`Bar`], [`Capability`],
 //! [`Msix`], and [`virtio::VirtioCapability`].

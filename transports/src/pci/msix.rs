@@ -62,8 +62,8 @@ impl Msix {
         }))
     }
 
-    /// Checks that table and pending bits lie inside their BARs; `bar_len` tells how long a BAR is, in bytes, and `None`
-    /// for one that is not there.
+    /// Checks that table and pending bits lie inside their BARs; `bar_len` tells how long a BAR is, in bytes, and
+    /// `None` for one that is not there.
     ///
     /// # Errors
     ///

@@ -65,7 +65,8 @@ pub(crate) const SETUP: QueueSetup = QueueSetup {
     vector: None,
 };
 
-/// All that a driver does, as far as the device lets it: the driver, if the device could be opened, and what went wrong.
+/// All that a driver does, as far as the device lets it: the driver, if the device could be opened, and what went
+/// wrong.
 pub(crate) fn life(
     function: EmulatedFunction,
     dma: &EmulatedDma,

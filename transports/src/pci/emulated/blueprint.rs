@@ -123,7 +123,8 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// An honest device: `queues` queues of 256 entries, four vectors, two regions of shared memory, and this configuration.
+    /// An honest device: `queues` queues of 256 entries, four vectors, two regions of shared memory, and this
+    /// configuration.
     pub fn new(id: DeviceId, features: Features, queues: u16, config: &[u8]) -> Self {
         let registers = |kind, range: core::ops::Range<u64>| {
             Claim::new(

@@ -2,8 +2,8 @@
 
 use super::register::{CommonRegister, Register};
 
-/// Told the register that is read and its honest value, says what is read instead. Higher bits than the access has are cut
-/// off.
+/// Told the register that is read and its honest value, says what is read instead. Higher bits than the access has are
+/// cut off.
 pub type Lie = Box<dyn FnMut(Register, u32) -> u32 + Send>;
 
 /// One register of the common configuration always reads as `value`.

@@ -84,8 +84,8 @@ const NO_CONFIGURATION: DeviceError = DeviceError::Layout(LayoutError::Missing {
 });
 
 impl<F: Function> VirtioPci<F> {
-    /// Reads its configuration as it was at one moment: `read` is called again if it changed meanwhile, a bounded number of
-    /// times.
+    /// Reads its configuration as it was at one moment: `read` is called again if it changed meanwhile, a bounded
+    /// number of times.
     ///
     /// # Errors
     ///

@@ -74,8 +74,8 @@ impl Stage {
 /// The driver of one virtio device behind PCI, whatever its type.
 ///
 /// It is opened, [reset](Self::reset), its features [negotiated](Self::negotiate), its queues
-/// [enabled](Self::enable_queue), and then [started](Self::start). Dropping it resets the device, so that it accesses no
-/// memory any more: drop it before the memory that its queues lie in.
+/// [enabled](Self::enable_queue), and then [started](Self::start). Dropping it resets the device, so that it accesses
+/// no memory any more: drop it before the memory that its queues lie in.
 ///
 /// After a fault of the device everything but a reset is refused with [`DeviceError::Latched`].
 #[derive(Debug)]
@@ -200,8 +200,8 @@ impl<F: Function> VirtioPci<F> {
         self.queues
     }
 
-    /// Resets the device, tells it that there is a driver, and asks what it offers. All that was negotiated, its queues and the
-    /// mapping of events to vectors are gone then, and so is a latched fault.
+    /// Resets the device, tells it that there is a driver, and asks what it offers. All that was negotiated, its queues
+    /// and the mapping of events to vectors are gone then, and so is a latched fault.
     ///
     /// # Errors
     ///
@@ -226,14 +226,14 @@ impl<F: Function> VirtioPci<F> {
         })
     }
 
-    /// Accepts features, and has the device agree to them. `VERSION_1` must be among them; and `ACCESS_PLATFORM`, because
-    /// [`DmaMemory`](crate::pci::DmaMemory)'s addresses are I/O virtual ones: a device that does not offer it would take them
-    /// for physical addresses, and write to somebody else's memory.
+    /// Accepts features, and has the device agree to them. `VERSION_1` must be among them; and `ACCESS_PLATFORM`,
+    /// because [`DmaMemory`](crate::pci::DmaMemory)'s addresses are I/O virtual ones: a device that does not offer it
+    /// would take them for physical addresses, and write to somebody else's memory.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Features`], [`DeviceError::FeatureNeeded`], [`DeviceError::Layout`] if a structure does not have what a
-    /// feature needs: the device is as before. [`DeviceError::FeaturesRefused`] and others: it must be reset.
+    /// [`DeviceError::Features`], [`DeviceError::FeatureNeeded`], [`DeviceError::Layout`] if a structure does not have
+    /// what a feature needs: the device is as before. [`DeviceError::FeaturesRefused`] and others: it must be reset.
     pub fn negotiate(&mut self, accepted: Features) -> Result<(), DeviceError> {
         self.expect(&[Stage::Reset], "negotiate features")?;
         let accepted = self.offered.accept(accepted)?;
@@ -299,7 +299,8 @@ impl<F: Function> VirtioPci<F> {
         })
     }
 
-    /// Looks whether the device is still what it was made: after a change of its configuration, or when it does not answer.
+    /// Looks whether the device is still what it was made: after a change of its configuration, or when it does not
+    /// answer.
     ///
     /// # Errors
     ///
@@ -309,8 +310,8 @@ impl<F: Function> VirtioPci<F> {
         self.latching(|device| device.check_status())
     }
 
-    /// Resets the device, and gives it up: it accesses no memory and signals nothing any more. Dropping it does the same, and
-    /// logs what goes wrong.
+    /// Resets the device, and gives it up: it accesses no memory and signals nothing any more. Dropping it does the
+    /// same, and logs what goes wrong.
     ///
     /// # Errors
     ///

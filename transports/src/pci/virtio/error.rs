@@ -253,8 +253,8 @@ pub enum DeviceError {
     },
     /// A queue would be notified outside the notification structure, or at a crooked address.
     #[error(
-        "queue {queue}: {width} bytes at offset {offset:#x} of the notification structure of {len:#x} bytes, where it is to be \
-         notified, do not lie inside or are not aligned"
+        "queue {queue}: {width} aligned bytes inside a notification structure of {len:#x} were expected, its notify \
+         address is at {offset:#x}"
     )]
     NotifyAddress {
         /// The queue's number.

@@ -17,8 +17,8 @@ pub struct SharedMemoryRegion {
     pub place: Place,
 }
 
-/// Where a device's structures are. Each lies inside its BAR, is long enough, aligned, and shares no byte with another or with
-/// the function's MSI-X table: who writes to one changes no other.
+/// Where a device's structures are. Each lies inside its BAR, is long enough, aligned, and shares no byte with another
+/// or with the function's MSI-X table: who writes to one changes no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The common configuration.
@@ -51,8 +51,8 @@ fn demands(kind: StructureKind) -> (u64, u64, u64) {
 }
 
 impl Layout {
-    /// Makes it of a device's capabilities. Of several structures of one kind it takes the first that can be used, as virtio
-    /// wants it. `bar_len` tells how long a BAR is, in bytes, and `None` for one that is not there.
+    /// Makes it of a device's capabilities. Of several structures of one kind it takes the first that can be used, as
+    /// virtio wants it. `bar_len` tells how long a BAR is, in bytes, and `None` for one that is not there.
     ///
     /// # Errors
     ///

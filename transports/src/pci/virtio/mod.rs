@@ -1,9 +1,8 @@
 //! Driving virtio devices that are PCI functions: virtio-pci without its legacy interface (virtio 1.4, section 4.1).
 //!
-//! [`VirtioPci`] takes a [`Function`](super::Function), finds the device's structures in its BARs, and walks the device through
-//! its life. What the device says is checked before it is used: where structures lie, how queues are notified, how
-//! large they may be. Waiting for it is bounded. What goes wrong by the device's fault is latched until a
-//! reset.
+//! [`VirtioPci`] takes a [`Function`](super::Function), finds the device's structures in its BARs, and walks the device
+//! through its life. What the device says is checked before it is used: where structures lie, how queues are notified,
+//! how large they may be. Waiting for it is bounded. What goes wrong by the device's fault is latched until a reset.
 
 mod capability;
 mod common_config;

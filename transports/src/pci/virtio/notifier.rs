@@ -35,9 +35,9 @@ impl<R: Registers> QueueNotifier<R> {
         self.carries_position
     }
 
-    /// Notifies the device. `available` is where the driver makes the next entry available: in a split ring the available
-    /// index, in a packed one the offset in bits 0 to 14 and the wrap counter in bit 15. The device is told it only if
-    /// [`carries_position`](Self::carries_position).
+    /// Notifies the device. `available` is where the driver makes the next entry available: in a split ring the
+    /// available index, in a packed one the offset in bits 0 to 14 and the wrap counter in bit 15. The device is told
+    /// it only if [`carries_position`](Self::carries_position).
     ///
     /// # Errors
     ///

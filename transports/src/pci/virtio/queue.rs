@@ -47,13 +47,13 @@ impl<F: Function> VirtioPci<F> {
         })
     }
 
-    /// Tells the device where a queue is, and enables it. Its memory must be zeroed; the device accesses it as soon as it is
-    /// started.
+    /// Tells the device where a queue is, and enables it. Its memory must be zeroed; the device accesses it as soon as
+    /// it is started.
     ///
     /// # Errors
     ///
-    /// [`DeviceError`]: of the caller's making, or [`DeviceError::VectorRefused`], after which the queue is not enabled, and
-    /// can be tried again. Others are latched.
+    /// [`DeviceError`]: of the caller's making, or [`DeviceError::VectorRefused`], after which the queue is not
+    /// enabled, and can be tried again. Others are latched.
     pub fn enable_queue(
         &mut self,
         queue: u16,

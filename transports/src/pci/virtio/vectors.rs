@@ -1,4 +1,5 @@
-//! Interrupts: which event signals which MSI-X vector (virtio 1.4, section 4.1.5.1.2), and what one was about without MSI-X.
+//! Interrupts: which event signals which MSI-X vector (virtio 1.4, section 4.1.5.1.2), and what one was about without
+//! MSI-X.
 
 use std::os::fd::BorrowedFd;
 
