@@ -65,6 +65,7 @@ pub use address::{Access, AddressError, AddressSpace, OffsetSpace, SharedBytes};
 pub use address::{GuestBytes, GuestSpace};
 pub use directory::{
     DirectoryError, DirectoryHeader, DirectoryLayout, DirectoryReader, DirectoryWriter, EntryError,
+    Writing,
 };
 pub use field::{Array, Bytes, Entries, Field, Pairs, RecordGroups, Records, Rows};
 pub use notify::Notify;

@@ -1,20 +1,22 @@
 //! Composing a bus.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Regions, SessionId};
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{MemoryId, Section};
+use shmbus_shm::{MemoryId, Section, Writing};
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Interest, SignalSet};
 use shmbus_table::TypedWriter;
 use shmbus_transports::Memory;
-use shmbus_transports::local::{Listener, ListenerOptions};
+use shmbus_transports::ivshmem::{Server, ServerOptions};
+use shmbus_transports::local::{Listener, ListenerOptions, Numbering};
 use std::collections::{BTreeMap, HashMap};
 
 use super::agenda::Agenda;
+use super::ivshmem::IvshmemPort;
 use super::local::LocalPort;
 use super::port::Port;
 use super::warnings::Warnings;
@@ -27,6 +29,7 @@ use crate::plan::SessionPlan;
 pub struct BusBuilder {
     devices: Vec<Box<dyn Device>>,
     options: ListenerOptions,
+    ivshmem: Vec<(PathBuf, ServerOptions)>,
 }
 
 impl BusBuilder {
@@ -51,15 +54,40 @@ impl BusBuilder {
         self
     }
 
-    /// Plans the memories, starts the devices, and listens at `path`.
+    /// Serves guests in QEMU as well, whose `ivshmem-doorbell` connects to the socket `path`.
+    #[must_use]
+    pub fn ivshmem(mut self, path: impl AsRef<Path>, options: ServerOptions) -> Self {
+        self.ivshmem.push((path.as_ref().to_owned(), options));
+        self
+    }
+
+    /// Plans the memories, starts the devices, and listens at `path` for guests that are processes, beside whatever else
+    /// was said.
     ///
     /// # Errors
     ///
     /// [`HostError`] says what cannot be had.
     pub fn listen(self, path: impl AsRef<Path>) -> Result<Bus, HostError> {
+        self.serve_at(Some(path.as_ref()))
+    }
+
+    /// Plans the memories, starts the devices, and serves guests in QEMU alone.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what cannot be had; [`HostError::NoSocket`] without an [`ivshmem`](Self::ivshmem) socket.
+    pub fn serve(self) -> Result<Bus, HostError> {
+        if self.ivshmem.is_empty() {
+            return Err(HostError::NoSocket);
+        }
+        self.serve_at(None)
+    }
+
+    fn serve_at(self, path: Option<&Path>) -> Result<Bus, HostError> {
         let Self {
             mut devices,
             mut options,
+            ivshmem,
         } = self;
         if devices.is_empty() {
             return Err(HostError::NoDevices);
@@ -100,7 +128,7 @@ impl BusBuilder {
                 );
             }
         }
-        super::write_directory(shared.window(), &directory)?;
+        super::write_directory(shared.window(), &directory, Writing::Enforced)?;
         for (index, device) in (0..).zip(&mut devices) {
             let shared = shared_regions.remove(&index).unwrap_or_default();
             device.start(&shared).map_err(|source| HostError::Start {
@@ -110,8 +138,23 @@ impl BusBuilder {
             })?;
         }
 
-        let listener = Listener::bind(path, options)?;
-        let ports: Vec<Box<dyn Port>> = vec![Box::new(LocalPort::new(listener, &shared)?)];
+        let step = u32::from(path.is_some()) + ivshmem.len() as u32;
+        let mut ports: Vec<Box<dyn Port>> = Vec::new();
+        let numbering = |ports: &[Box<dyn Port>]| Numbering {
+            first: ports.len() as u32 + 1,
+            step,
+        };
+        if let Some(path) = path {
+            options.numbering = numbering(&ports);
+            let listener = Listener::bind(path, options)?;
+            ports.push(Box::new(LocalPort::new(listener, &shared)?));
+        }
+        for (path, mut options) in ivshmem {
+            options.numbering = numbering(&ports);
+            let sections = Section::ALL.map(|section| plan.bytes(section));
+            let server = Server::bind(path, sections, options)?;
+            ports.push(Box::new(IvshmemPort::new(server)));
+        }
         let mut signals = SignalSet::new()?;
         let mut sources = HashMap::new();
         for (index, port) in ports.iter().enumerate() {
@@ -138,6 +181,8 @@ impl BusBuilder {
             devices,
             plan,
             shared,
+            shared_regions: directory.into_iter().map(|(_, region)| region).collect(),
+            copies_are_due: false,
             counters,
             counters_ns: 0,
             ports,

@@ -7,6 +7,7 @@ use shmbus_shm::{BackingError, DirectoryError, MemoryError, RegionError};
 use shmbus_signal::os::SetError;
 use shmbus_signal::suppress::SignalError;
 use shmbus_table::{LayoutError, TableError};
+use shmbus_transports::ivshmem::{PlaceError, ServeError};
 use shmbus_transports::local::{BindError, SessionError};
 
 use crate::bells::BellsError;
@@ -73,6 +74,15 @@ pub enum HostError {
     /// A guest is let in for whom nothing was prepared.
     #[error("nothing was prepared for the guest")]
     Unprepared,
+    /// A socket for guests in QEMU cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A guest in QEMU has no place for its session.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// There is no way onto the bus.
+    #[error("a bus without a socket is of no use: listen at one")]
+    NoSocket,
     /// The system refused something: descriptors or memory are used up, most likely.
     #[error(transparent)]
     System(#[from] io::Error),

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use shmbus_shm::{MemoryId, Section};
+use shmbus_shm::{MemoryId, Section, Writing};
 use shmbus_signal::CLASSES;
 use shmbus_transports::local::{
     Admission, CloseReason, Event, GoodbyeReason, Listener, RefusalCode, SessionId,
@@ -78,6 +78,8 @@ impl Port for LocalPort {
         let ground = Ground {
             host: (&host).into(),
             common: (&common).into(),
+            copy: None,
+            writing: Writing::Enforced,
             guest_epoch: EPOCH,
             doorbells: Ends {
                 wakers: bells::wakers(ours.to_guest)?,

@@ -2,7 +2,9 @@
 
 mod agenda;
 mod builder;
+mod copies;
 mod error;
+mod ivshmem;
 mod local;
 mod port;
 mod session;
@@ -20,7 +22,10 @@ use shmbus_devices::timer::Alarm;
 use shmbus_devices::{Device, Outbox, Progress, SessionId};
 use shmbus_ring::RingFeatures;
 use shmbus_shm::slot::Epoch;
-use shmbus_shm::{DirectoryLayout, DirectoryWriter, Mapped, MemoryId, Region, RegionManager};
+use shmbus_shm::{
+    DirectoryHeader, DirectoryLayout, DirectoryWriter, Mapped, MemoryId, Region, RegionManager,
+    Writing,
+};
 use shmbus_signal::Priority;
 use shmbus_signal::os::{Event, Interest, SignalSet, Token};
 use shmbus_signal::suppress::SenderCounts;
@@ -31,6 +36,7 @@ use shmbus_virtio::{DeviceStatus, Transition};
 
 use self::agenda::Agenda;
 pub use self::builder::BusBuilder;
+use self::copies::SharedCopy;
 pub use self::error::HostError;
 use self::port::{PlacedMemory, Port, PortEvent};
 use self::session::Session;
@@ -69,6 +75,10 @@ pub struct Bus {
     devices: Vec<Box<dyn Device>>,
     plan: SessionPlan,
     shared: Memory,
+    /// What lies in it.
+    shared_regions: Vec<Region>,
+    /// Whether something in it may have changed since guests' copies were updated.
+    copies_are_due: bool,
     counters: TypedWriter<Counters, Mapped, Vec<u64>>,
     /// When they were last published.
     counters_ns: u64,
@@ -115,6 +125,7 @@ impl Bus {
             self.tick(now);
             self.resume();
             self.alarm.set(self.agenda.next_tick())?;
+            self.update_copies();
             if self.signals.wait(self.patience(now))? {
                 for _ in 0..EVENTS_PER_TURN {
                     let Some(event) = self.signals.next_event() else {
@@ -136,7 +147,7 @@ impl Bus {
 
     /// How long the loop may sleep if nothing happens.
     fn patience(&self, now: u64) -> Option<Duration> {
-        if self.agenda.unfinished() > 0 {
+        if self.agenda.unfinished() > 0 || self.copies_are_due {
             return Some(Duration::ZERO);
         }
         let counters_due = self.counters_ns + COUNTERS_PERIOD_NS;
@@ -156,6 +167,15 @@ impl Bus {
         if self.agenda.is_touched() && self.counters_ns + COUNTERS_PERIOD_NS <= now {
             self.counters_ns = now;
             self.publish_counters();
+        }
+    }
+
+    /// Passes on to guests that have copies of SHARED what changed there.
+    fn update_copies(&mut self) {
+        if std::mem::take(&mut self.copies_are_due) {
+            for session in self.sessions.values_mut() {
+                self.copies_are_due |= session.update_copy();
+            }
         }
     }
 
@@ -222,6 +242,7 @@ impl Bus {
             return;
         };
         let progress = call(device.as_mut(), &mut self.outbox);
+        self.copies_are_due = true;
         self.agenda
             .called(index, device.next_tick(), progress == Progress::More);
         for (session, role) in self.outbox.drain() {
@@ -279,7 +300,7 @@ impl Bus {
 
     fn offer(&mut self, port: usize, applicant: &Applicant) -> Result<Session, HostError> {
         let id = device_session(applicant.session);
-        let ground = self.ports[port].prepare(applicant.session, &self.plan)?;
+        let mut ground = self.ports[port].prepare(applicant.session, &self.plan)?;
         let offers = self.devices.iter_mut().map(|device| {
             let RingFeatures { virtio, private } = device.features();
             DeviceOffer {
@@ -292,8 +313,16 @@ impl Bus {
         });
         let offers = offers.collect();
         let name = applicant.name.to_string();
-        let shared = PlacedMemory::from(&self.shared);
-        Session::new(id, port, name, &self.plan, offers, ground, shared)
+        let mut shared = PlacedMemory::from(&self.shared);
+        let Some(copy) = ground.copy.take() else {
+            return Session::new(id, port, name, &self.plan, offers, ground, shared);
+        };
+        // The guest is told of its copy. This side uses the original.
+        shared.epoch = copy.epoch;
+        self.copies_are_due = true;
+        let copy = SharedCopy::new(&self.shared_regions, &shared.window, &copy)?;
+        let session = Session::new(id, port, name, &self.plan, offers, ground, shared)?;
+        Ok(session.with_copy(copy))
     }
 
     fn connect(
@@ -412,6 +441,7 @@ impl Bus {
         }
         // Last: the devices' counters are no older than the totals that a reader has seen.
         publish(0, &totals);
+        self.copies_are_due = true;
     }
 }
 
@@ -450,14 +480,17 @@ fn leased(manager: &RegionManager, role: u16) -> Result<Mapped, HostError> {
 }
 
 /// Writes the directory of `regions` to the start of `window`.
-fn write_directory(window: &Mapped, regions: &[(u32, Region)]) -> Result<(), HostError> {
-    let entries = regions.len() as u32;
-    let mut directory = DirectoryWriter::create(
-        window,
-        DirectoryLayout::new(entries)?,
-        Epoch::FIRST,
-        vec![0; regions.len()],
-    )?;
+fn write_directory(
+    window: &Mapped,
+    regions: &[(u32, Region)],
+    writing: Writing,
+) -> Result<(), HostError> {
+    let header = DirectoryHeader {
+        layout: DirectoryLayout::new(regions.len() as u32)?,
+        epoch: Epoch::FIRST,
+        writing,
+    };
+    let mut directory = DirectoryWriter::create_with(window, header, vec![0; regions.len()])?;
     for (place, region) in regions {
         directory.publish(*place, region)?;
     }

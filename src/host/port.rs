@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use shmbus_shm::Mapped;
+use shmbus_shm::{Mapped, Writing};
 use shmbus_signal::os::{Waiter, Wake};
 use shmbus_transports::local::{Applicant, GoodbyeReason, RefusalCode, SessionId};
 
@@ -38,6 +38,10 @@ pub(super) struct PlacedMemory {
 pub(super) struct Ground {
     pub(super) host: PlacedMemory,
     pub(super) common: PlacedMemory,
+    /// Where the guest finds a copy of what is there for all guests; none if it is given that itself.
+    pub(super) copy: Option<PlacedMemory>,
+    /// Whether the guest can write to these memories only where it should.
+    pub(super) writing: Writing,
     /// The epoch that the guest's memory will have.
     pub(super) guest_epoch: u64,
     pub(super) doorbells: Ends,

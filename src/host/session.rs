@@ -11,6 +11,7 @@ use shmbus_signal::{CLASSES, ChannelId, Priority};
 use shmbus_table::{TypedReader, TypedWriter};
 use shmbus_virtio::{DeviceStatus, PrivateFeatures, StatusError, StatusMachine, Transition};
 
+use super::copies::SharedCopy;
 use super::error::HostError;
 use super::port::{Ends, Ground, PlacedMemory};
 use super::warnings::Warnings;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     /// Devices whose status may differ from what the guest was told.
     stale: Vec<u32>,
     connected: Option<Connected>,
+    /// The guest's copy of what is there for all guests, if it has one.
+    copy: Option<SharedCopy>,
 }
 
 /// What is there once the guest's memory has come.
@@ -73,7 +76,8 @@ impl Session {
             }
             (handle.slot(), region)
         });
-        super::write_directory(&ground.host.window, &regions.collect::<Vec<_>>())?;
+        let regions: Vec<_> = regions.collect();
+        super::write_directory(&ground.host.window, &regions, ground.writing)?;
 
         let slots = offers.len();
         let window = super::leased(&manager, role::DEVICE_TABLE)?;
@@ -97,7 +101,19 @@ impl Session {
             offer_table,
             stale: Vec::new(),
             connected: None,
+            copy: None,
         })
+    }
+
+    /// Has the guest see a copy of what is there for all guests, which is [kept up to date](Self::update_copy).
+    pub(super) fn with_copy(mut self, copy: SharedCopy) -> Self {
+        self.copy = Some(copy);
+        self
+    }
+
+    /// Passes on to the guest's copy what changed; returns whether there is more of that.
+    pub(super) fn update_copy(&mut self) -> bool {
+        self.copy.as_mut().is_some_and(SharedCopy::update)
     }
 
     pub(super) fn port(&self) -> usize {

@@ -2,9 +2,9 @@
 
 use shmbus_shm::slot::{Epoch, TRIES, WALK_STEPS, copy_stride};
 use shmbus_shm::{
-    DirectoryLayout, DirectoryWriter, MemoryId, PRIORITY_CLASSES, Permission, Placement, Purpose,
-    Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter, Window, directory,
-    heap,
+    DirectoryHeader, DirectoryLayout, DirectoryWriter, MemoryId, PRIORITY_CLASSES, Permission,
+    Placement, Purpose, Region, RegionId, RegionKind, RingFormat, Section, TreeLayout, TreeWriter,
+    Window, Writing, directory, heap,
 };
 use shmbus_signal::suppress::{Arm, DoorbellLayout, Receiver, Sender};
 use shmbus_signal::{CLASSES, ChannelId};
@@ -160,18 +160,25 @@ fn directories_have_the_layout_told_of() {
     let layout = DirectoryLayout::new(16).unwrap();
     let window = heap(layout.bytes());
     let epoch = Epoch::new(0x1234).unwrap();
-    let mut writer = DirectoryWriter::create(&window, layout, epoch, vec![0; 16]).unwrap();
+    let writing = Writing::Unenforced;
+    let said = DirectoryHeader {
+        layout,
+        epoch,
+        writing,
+    };
+    let mut writer = DirectoryWriter::create_with(&window, said, vec![0; 16]).unwrap();
     writer.publish(2, &region()).unwrap();
     check_structure(
         header,
         &contents(&window.narrow(0, 64).unwrap()),
         &[
             ("magic: `shmbusdr`", u64::from_le_bytes(*b"shmbusdr")),
-            ("version: 2", 2),
+            ("version: 3", 3),
             ("entries: 1 to 65536", 16),
             ("entry bytes: 120", 120),
             ("copies of an entry: 4", 4),
             ("epoch", 0x1234),
+            ("flags", 1),
         ],
     );
 

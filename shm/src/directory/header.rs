@@ -12,7 +12,7 @@ use crate::window::Window;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"shmbusdr");
 
 /// The version of the layout of directories and of their entries.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -28,6 +28,21 @@ mod at {
     pub(super) const ENTRY_BYTES: usize = 16;
     pub(super) const COPIES: usize = 20;
     pub(super) const EPOCH: usize = 24;
+    pub(super) const FLAGS: usize = 32;
+}
+
+/// Bit 0 of the flags: [`Writing::Unenforced`].
+const UNENFORCED: u32 = 1 << 0;
+
+/// Whether something keeps each side from writing what is the other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writing {
+    /// A memory that one side writes cannot be written by others.
+    #[default]
+    Enforced,
+    /// The peer can write everywhere, to the directory as well: who wrote something must not take what is found there for
+    /// what was written.
+    Unenforced,
 }
 
 /// A directory's header, read once from memory that a peer may change, and checked.
@@ -37,6 +52,8 @@ pub struct DirectoryHeader {
     pub layout: DirectoryLayout,
     /// Its writer's life.
     pub epoch: Epoch,
+    /// How far the memories that it tells of are protected.
+    pub writing: Writing,
 }
 
 impl DirectoryHeader {
@@ -72,7 +89,15 @@ impl DirectoryHeader {
             .ok()
             .and_then(Epoch::new)
             .ok_or(DirectoryError::Epoch { found })?;
-        Ok(Self { layout, epoch })
+        let writing = match number(at::FLAGS)? & UNENFORCED {
+            0 => Writing::Enforced,
+            _ => Writing::Unenforced,
+        };
+        Ok(Self {
+            layout,
+            epoch,
+            writing,
+        })
     }
 
     /// Writes the header; the magic last, so that nobody takes what is half set up for a directory.
@@ -82,6 +107,13 @@ impl DirectoryHeader {
             (at::ENTRIES, self.layout.entries()),
             (at::ENTRY_BYTES, ENTRY_BYTES),
             (at::COPIES, COPIES),
+            (
+                at::FLAGS,
+                match self.writing {
+                    Writing::Enforced => 0,
+                    Writing::Unenforced => UNENFORCED,
+                },
+            ),
         ] {
             Field::<u32, _>::new(window, offset)?.store(value, Relaxed);
         }

@@ -53,7 +53,7 @@ mod tests;
 mod writer;
 
 pub use entry::{ENTRY_WORDS, EntryError, decode, encode};
-pub use header::{DirectoryHeader, MAGIC, VERSION};
+pub use header::{DirectoryHeader, MAGIC, VERSION, Writing};
 pub use layout::{DirectoryError, DirectoryLayout};
 pub use reader::DirectoryReader;
 pub use writer::DirectoryWriter;

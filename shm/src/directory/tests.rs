@@ -452,6 +452,20 @@ fn what_lay_in_the_memory_before_does_not_show() {
 }
 
 #[test]
+fn a_directory_says_whether_writing_is_enforced() {
+    let (layout, window) = memory(8);
+    writer(&window, layout);
+    let enforced = DirectoryHeader::read(&window).unwrap();
+    assert_eq!(enforced.writing, Writing::Enforced);
+    let header = DirectoryHeader {
+        writing: Writing::Unenforced,
+        ..enforced
+    };
+    DirectoryWriter::create_with(&window, header, storage(layout)).unwrap();
+    assert_eq!(DirectoryHeader::read(&window), Ok(header));
+}
+
+#[test]
 fn what_is_no_directory_is_refused() {
     let (layout, window) = memory(8);
     let attach = |window: &Mapped| {
@@ -473,7 +487,7 @@ fn what_is_no_directory_is_refused() {
         Err(DirectoryError::Tree(_))
     ));
     for (offset, value, reason) in [
-        (8, 3u32, "version 3"),
+        (8, 4u32, "version 4"),
         (12, 0, "not 0"),
         (12, 65_537, "not 65537"),
         (12, 9, "does not fit"),

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::entry::encode;
-use super::header::DirectoryHeader;
+use super::header::{DirectoryHeader, Writing};
 use super::layout::{DirectoryError, DirectoryLayout};
 use crate::field::RecordGroups;
 use crate::region::Region;
@@ -30,8 +30,27 @@ impl<W: Window, S: AsMut<[u64]>> DirectoryWriter<W, S> {
         window: &W,
         layout: DirectoryLayout,
         epoch: Epoch,
+        cursors: S,
+    ) -> Result<Self, DirectoryError> {
+        let header = DirectoryHeader {
+            layout,
+            epoch,
+            writing: Writing::Enforced,
+        };
+        Self::create_with(window, header, cursors)
+    }
+
+    /// As [`DirectoryWriter::create`], with all that a header says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DirectoryWriter::create`].
+    pub fn create_with(
+        window: &W,
+        header: DirectoryHeader,
         mut cursors: S,
     ) -> Result<Self, DirectoryError> {
+        let DirectoryHeader { layout, epoch, .. } = header;
         let storage = cursors.as_mut();
         layout.check_storage(storage)?;
         storage.fill(WriteCursor::new(epoch).word());
@@ -43,7 +62,7 @@ impl<W: Window, S: AsMut<[u64]>> DirectoryWriter<W, S> {
             cursors,
         };
         directory.forget_copies();
-        DirectoryHeader { layout, epoch }.announce(window)?;
+        header.announce(window)?;
         Ok(directory)
     }
 
