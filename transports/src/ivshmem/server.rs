@@ -113,9 +113,6 @@ pub enum Departure {
     /// The client talks, which QEMU does not.
     #[error("the client talks: QEMU says nothing over this socket")]
     Talks,
-    /// The client does not read what it is told.
-    #[error("the client does not read what it is told")]
-    Deaf,
     /// The connection failed.
     #[error("socket: {0}")]
     Failed(io::Error),

@@ -18,12 +18,11 @@ use crate::local::socket::retry;
 const PROTOCOL: i64 = 0;
 /// The number that the memory comes with.
 const MEMORY: i64 = -1;
-/// How many messages wait for a client that does not read, at most: twice what is said of a full domain.
-const MOST_WAITING: usize = 512;
 
 type Message = (i64, Option<Arc<OwnedFd>>);
 
-/// The messages that a client has not been sent yet.
+/// The messages that a client has not been sent yet. However long it does not read, there are few: what is no longer so is
+/// not told, so that they tell of the peers that there are, and of the leaving of those that the client was told of before.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     waiting: VecDeque<Message>,
@@ -66,7 +65,6 @@ impl Outgoing {
                 Ok(true) => {
                     self.waiting.pop_front();
                 }
-                Ok(false) if self.waiting.len() > MOST_WAITING => return Err(Departure::Deaf),
                 Ok(false) => return Ok(()),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(Departure::HungUp),
                 Err(errno) => return Err(Departure::Failed(io::Error::from(errno))),
