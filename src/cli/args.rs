@@ -13,6 +13,7 @@ use shmbus::transports::pci::Address;
 use super::device_spec::DeviceSpec;
 use super::guest::LineSpec;
 use super::guest_counter::{GuestCounter, clock_kind, scale};
+use super::ivshmem_spec::IvshmemSpec;
 use super::ring_format::ring_kind;
 use super::url::Url;
 
@@ -65,9 +66,15 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
-    /// Where guests connect: the path of a UNIX socket, which is created.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    /// Where guests connect that are processes: the path of a UNIX socket, which is created.
+    #[arg(long, value_name = "PATH", required_unless_present = "ivshmem")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Where QEMU's ivshmem-doorbell connects (with `vectors=4`), for guests in virtual machines: a UNIX socket, which is
+    /// created. It may be given several times. Each guest gets a memory of its own; with `shared` all have one, and reach
+    /// each other's areas in it. A memory is as large as it needs to be, up to 256 MiB, or SIZE; 16 guests at a time, or
+    /// max-guests.
+    #[arg(long, value_name = "PATH[,shared][,size=MIB][,max-guests=N]")]
+    pub(crate) ivshmem: Vec<IvshmemSpec>,
     /// A device to serve: net, clock, timer or intc; `KIND:COUNT` for several of a kind. Give it once for each kind. The net
     /// device's rings are split, split-inorder, packed, packed-inorder or tagged: `net,ring=FORMAT`. A timer has tables
     /// for each of a guest's virtual CPUs: `timer,vcpus=N`. For comparison clock, timer and intc also come over rings of
@@ -93,18 +100,13 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65521))]
     pub(crate) mtu: u16,
     /// How the guests' counters relate to the host's: `same`; `unknown`, and the guests estimate; or `SCALE:OFFSET`,
-    /// the host's counter being SCALE times the guest's, plus OFFSET.
-    #[arg(
-        long,
-        value_name = "RELATION",
-        default_value = "same",
-        allow_hyphen_values = true
-    )]
-    pub(crate) guest_counter: GuestCounter,
+    /// the host's counter being SCALE times the guest's, plus OFFSET [default: same; unknown with --ivshmem].
+    #[arg(long, value_name = "RELATION", allow_hyphen_values = true)]
+    pub(crate) guest_counter: Option<GuestCounter>,
     /// Give each guest a VMClock page of this clock besides: utc, tai or monotonic.
     #[arg(long, value_name = "CLOCK", value_parser = clock_kind)]
     pub(crate) vmclock: Option<ClockKind>,
-    /// How many guests may be on the bus at a time.
+    /// How many guests may be on the bus at a time over --socket.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=250))]
     pub(crate) max_guests: u16,
     /// Stop when standard input closes: for a parent process that must not leave a host behind.

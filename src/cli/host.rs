@@ -15,6 +15,7 @@ use shmbus::virtio::DeviceId;
 
 use super::args::HostArgs;
 use super::error::CliError;
+use super::guest_counter::GuestCounter;
 use super::stop::Stop;
 
 /// Timers of each timer device, for each virtual CPU of each guest.
@@ -64,15 +65,32 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
             _ => builder = builder.device(net(args, spec.rings)?),
         }
     }
-    let mut bus = builder.listen(&args.socket)?;
-    tracing::info!(socket = %args.socket.display(), "serving");
+    for spec in &args.ivshmem {
+        builder = builder.ivshmem(&spec.path, spec.options());
+    }
+    let mut bus = match &args.socket {
+        Some(socket) => builder.listen(socket)?,
+        None => builder.serve()?,
+    };
+    for spec in &args.ivshmem {
+        tracing::info!(ivshmem = %spec.path.display(), "serving QEMU");
+    }
+    if let Some(socket) = &args.socket {
+        tracing::info!(socket = %socket.display(), "serving");
+    }
     bus.run(&stop)?;
     tracing::info!("stopped");
     Ok(())
 }
 
 fn clock(args: &HostArgs, clocks: HostClocks<Counter>) -> Result<ClockDevice, CliError> {
-    let transform = args.guest_counter.transform(clocks.counter().domain());
+    // A virtual machine's counter is its own.
+    let unsaid = match args.ivshmem.is_empty() {
+        true => GuestCounter::Same,
+        false => GuestCounter::Unknown,
+    };
+    let relation = args.guest_counter.unwrap_or(unsaid);
+    let transform = relation.transform(clocks.counter().domain());
     let device = ClockDevice::new(clocks).map_err(CliError::device)?;
     let device = device.guest_counters(move |_| transform);
     Ok(match args.vmclock {

@@ -9,6 +9,7 @@ mod guest_counter;
 mod hex;
 mod host;
 mod inspect;
+mod ivshmem_spec;
 mod report;
 mod ring_format;
 mod stop;
