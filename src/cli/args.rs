@@ -142,8 +142,8 @@ pub(crate) struct GuestArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GuestAction {
-    /// Show the bus's time, extrapolated without a system call, beside this machine's own clock. Fails if it ever lies
-    /// outside the bound that it claims.
+    /// Show the bus's time, extrapolated without a system call, beside this machine's own clock, or, in a virtual machine,
+    /// beside the host's. Fails if it ever lies outside the bound that it claims.
     Clock {
         /// How many readings to show, one a second.
         #[arg(long, value_name = "N", default_value_t = 5)]

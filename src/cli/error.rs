@@ -61,6 +61,8 @@ pub(crate) enum CliError {
         "the host is gone; QEMU connects to a host once, so this virtual machine is to be started again"
     )]
     HostGoneForGood,
+    #[error("what the host's clock showed in an exchange cannot be told: {0}")]
+    HostsTime(String),
     #[error("cannot write the result: {0}")]
     Output(io::Error),
     #[error("cannot catch signals: {0}")]

@@ -1,4 +1,4 @@
-//! `guest clock`: the bus's time beside this machine's own.
+//! `guest clock`: the bus's time beside this machine's own, or, in a virtual machine, beside the host's.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use shmbus::guest::{GuestEvent, clock_driver_over, clock_reader, estimate_counte
 use shmbus::shm::Mapped;
 use shmbus::virtio::DeviceId;
 
-use super::find;
+use super::{clock_exchanges, find};
 use crate::cli::error::CliError;
 use crate::cli::guest_counter::fixed_point;
 
@@ -30,10 +30,20 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Readings that a row stands for; it shows the one of them that an interruption disturbed least.
 const READINGS: u64 = 1000;
 
-type Driver = ClockDriver<Mapped, InjectedCounter<Counter>>;
+pub(super) type Driver = ClockDriver<Mapped, InjectedCounter<Counter>>;
+
+/// What the bus's time is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standard {
+    /// This machine's own clock, which is the host's.
+    OwnClock,
+    /// What the host says in exchanges: this machine is another.
+    Exchanges,
+}
 
 pub(super) fn run(
     guest: &mut Guest,
+    standard: Standard,
     count: u32,
     injected: Injected,
     max_error_ns: u64,
@@ -56,29 +66,50 @@ pub(super) fn run(
         ..EstimateLimits::default()
     };
     let mut clock = clock_driver_over(guest, device, counter, limits)?;
-    print(format_args!(
-        "clock       bus's time (ns)      off by (ns)  claimed bound (ns)  sample's age (ms)  outside of {READINGS}"
-    ))?;
-    let mut outside = 0;
-    for row in 0..count {
-        if row > 0 {
-            wait(guest, device, &mut clock)?;
+    let (outside, readings) = match standard {
+        Standard::OwnClock => (by_own_clock(guest, device, &mut clock, count)?, READINGS),
+        Standard::Exchanges => {
+            let outside = clock_exchanges::run(guest, device, &mut clock, count)?;
+            (outside, clock_exchanges::PER_ROW)
         }
-        if clock.must_estimate()? {
-            let error_ns = estimate_counter(guest, device, &mut clock)?;
-            tracing::info!(error_ns, "this guest's counter is estimated");
-        }
-        // The wall clock may be set between a sample and its reading.
-        show(&mut clock, ClockKind::Utc, realtime_ns)?;
-        outside += show(&mut clock, ClockKind::Monotonic, monotonic_ns)?;
-    }
+    };
     if outside > 0 {
         return Err(CliError::OutsideBound {
             outside,
-            readings: READINGS * u64::from(count),
+            readings: readings * u64::from(count),
         });
     }
     Ok(())
+}
+
+/// Shows `count` rows, and returns how many readings of the monotonic clock were outside of what they claimed.
+fn by_own_clock(
+    guest: &mut Guest,
+    device: u32,
+    clock: &mut Driver,
+    count: u32,
+) -> Result<u64, CliError> {
+    header(READINGS)?;
+    let mut outside = 0;
+    for row in 0..count {
+        if row > 0 {
+            wait(guest, device, clock)?;
+        }
+        if clock.must_estimate()? {
+            let error_ns = estimate_counter(guest, device, clock)?;
+            tracing::info!(error_ns, "this guest's counter is estimated");
+        }
+        // The wall clock may be set between a sample and its reading.
+        show(clock, ClockKind::Utc, realtime_ns)?;
+        outside += show(clock, ClockKind::Monotonic, monotonic_ns)?;
+    }
+    Ok(outside)
+}
+
+pub(super) fn header(readings: u64) -> Result<(), CliError> {
+    print(format_args!(
+        "clock       bus's time (ns)      off by (ns)  claimed bound (ns)  sample's age (ms)  outside of {readings}"
+    ))
 }
 
 fn print(line: std::fmt::Arguments) -> Result<(), CliError> {
@@ -89,29 +120,40 @@ fn print(line: std::fmt::Arguments) -> Result<(), CliError> {
 fn wait(guest: &mut Guest, device: u32, clock: &mut Driver) -> Result<(), CliError> {
     let until = Instant::now() + PERIOD;
     loop {
-        while let Some(event) = guest.next_event() {
-            match event {
-                GuestEvent::Signalled {
-                    device: signalled,
-                    role: role::NOTICES,
-                } if signalled == device => {
-                    let disruptions = clock.disruptions()?;
-                    if disruptions > 0 {
-                        print(format_args!("disrupted {disruptions} time(s)"))?;
-                    }
-                }
-                GuestEvent::HostGone(reason) => {
-                    return Err(shmbus::guest::GuestError::HostGone(reason).into());
-                }
-                _ => {}
-            }
-        }
+        look_at_events(guest, device, clock)?;
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
         guest.wait(Some(left))?;
     }
+}
+
+/// Says so if the host tells of a disruption.
+pub(super) fn look_at_events(
+    guest: &mut Guest,
+    device: u32,
+    clock: &mut Driver,
+) -> Result<(), CliError> {
+    guest.wait(Some(Duration::ZERO))?;
+    while let Some(event) = guest.next_event() {
+        match event {
+            GuestEvent::Signalled {
+                device: signalled,
+                role: role::NOTICES,
+            } if signalled == device => {
+                let disruptions = clock.disruptions()?;
+                if disruptions > 0 {
+                    print(format_args!("disrupted {disruptions} time(s)"))?;
+                }
+            }
+            GuestEvent::HostGone(reason) => {
+                return Err(shmbus::guest::GuestError::HostGone(reason).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Shows a clock, and returns how many readings were outside of what they claimed.

@@ -1,6 +1,7 @@
 //! `shmbus guest`: uses the devices of a bus.
 
 mod clock;
+mod clock_exchanges;
 mod clock_twin;
 mod intc;
 mod net;
@@ -38,7 +39,11 @@ pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
                 scale: *counter_scale,
                 offset: *counter_offset,
             };
-            clock::run(&mut guest, *count, injected, *max_error)?;
+            let standard = match args.place.pci {
+                Some(_) => clock::Standard::Exchanges,
+                None => clock::Standard::OwnClock,
+            };
+            clock::run(&mut guest, standard, *count, injected, *max_error)?;
             guest.leave();
             Ok(())
         }
