@@ -14,6 +14,7 @@ use shmbus::devices::net::pcap::CaptureError;
 use shmbus::devices::net::tap::TapError;
 use shmbus::devices::timer::TimerFault;
 use shmbus::transports::pci::{Address, FunctionError, Identity};
+use shmbus::transports::vfio::OpenError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -53,10 +54,14 @@ pub(crate) enum CliError {
     NoFunction { address: Address, error: io::Error },
     #[error("no bus is behind the PCI function {address}, which is {found}")]
     NoBusBehind { address: Address, found: Identity },
-    #[error("the driver {driver} has the PCI function {address}: bind it to vfio-pci, or to none")]
+    #[error(
+        "the driver {driver} has the PCI function {address}: give it to VFIO, by `shmbus pci bind {address}`"
+    )]
     OtherDriver { address: Address, driver: String },
     #[error(transparent)]
     Function(FunctionError),
+    #[error(transparent)]
+    Vfio(#[from] OpenError),
     #[error(
         "the host is gone; QEMU connects to a host once, so this virtual machine is to be started again"
     )]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use shmbus::transports::pci::{Address, Identity, ResourceFunction};
+use shmbus::transports::vfio::Container;
 use shmbus::{Guest, GuestError};
 
 use crate::cli::args;
@@ -56,14 +57,25 @@ pub(super) fn attach(address: Address, name: &str, until: Instant) -> Result<Gue
     }
 }
 
+/// By VFIO where the function is given to it; where no driver has the function, by its files.
 fn attach_once(address: Address, name: &str) -> Result<Guest, CliError> {
     let driver = read_link(address.directory().join("driver")).ok();
-    let driver = driver.as_deref().and_then(Path::file_name);
-    if let Some(driver) = driver {
-        let driver = driver.to_string_lossy().into_owned();
-        return Err(CliError::OtherDriver { address, driver });
+    match driver.as_deref().and_then(Path::file_name) {
+        Some(driver) if driver == "vfio-pci" => {
+            let function = Container::new()?.open(address)?;
+            Ok(Guest::attach(function, name, ANSWER)?)
+        }
+        Some(driver) => Err(CliError::OtherDriver {
+            address,
+            driver: driver.to_string_lossy().into_owned(),
+        }),
+        None => {
+            tracing::info!(
+                %address,
+                "not given to VFIO, so without interrupts: the host is polled every millisecond"
+            );
+            let function = ResourceFunction::open(address).map_err(CliError::Function)?;
+            Ok(Guest::attach(function, name, ANSWER)?)
+        }
     }
-    tracing::info!(%address, "no VFIO: the host is polled every millisecond, for want of interrupts");
-    let function = ResourceFunction::open(address).map_err(CliError::Function)?;
-    Ok(Guest::attach(function, name, ANSWER)?)
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use shmbus_shm::{Mapped, Window, heap};
@@ -19,6 +20,8 @@ pub struct Fake {
     pub rung: Arc<Mutex<Vec<u32>>>,
     /// Rung by each write to the doorbell register.
     pub to_host: Arc<Waiter>,
+    /// Whether messages reach the guest.
+    pub is_bus_master: Arc<AtomicBool>,
     /// What rings the guest.
     pub to_guest: Arc<Mutex<Vec<Notifier>>>,
 }
@@ -31,12 +34,16 @@ impl Fake {
             vectors: 4,
             rung: Arc::default(),
             to_host: Arc::new(Waiter::new().unwrap()),
+            is_bus_master: Arc::default(),
             to_guest: Arc::default(),
         }
     }
 
     /// Interrupts the guest, if it listens.
     pub fn interrupt(&self, vector: usize) {
+        if !self.is_bus_master.load(SeqCst) {
+            return;
+        }
         if let Some(notifier) = self.to_guest.lock().unwrap().get(vector) {
             notifier.notify().unwrap();
         }
@@ -87,7 +94,8 @@ impl Function for Fake {
         Ok(())
     }
 
-    fn set_bus_master(&mut self, _enabled: bool) -> Result<(), FunctionError> {
+    fn set_bus_master(&mut self, enabled: bool) -> Result<(), FunctionError> {
+        self.is_bus_master.store(enabled, SeqCst);
         Ok(())
     }
 

@@ -81,6 +81,8 @@ impl Device {
                 }
                 let eventfds: Vec<_> = waiters.iter().map(AsFd::as_fd).collect();
                 function.0.enable_vectors(&eventfds)?;
+                // An interrupt by message is a write to memory. It is the only one that this device ever makes.
+                function.0.set_bus_master(true)?;
             }
         }
         Ok(Self {
