@@ -172,6 +172,15 @@ pub(crate) enum GuestAction {
         #[arg(long, value_name = "US", default_value_t = 1000)]
         ahead: u64,
     },
+    /// Measure the way to the host: doorbells there and back, an answer in memory, a reading of the clock.
+    Bench {
+        /// How often each is measured.
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rounds: u32,
+        /// Print one JSON object, in nanoseconds.
+        #[arg(long)]
+        json: bool,
+    },
     /// Take interrupts, or raise them at the other guests.
     Intc {
         #[command(subcommand)]

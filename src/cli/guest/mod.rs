@@ -1,5 +1,6 @@
 //! `shmbus guest`: uses the devices of a bus.
 
+mod bench;
 mod clock;
 mod clock_exchanges;
 mod clock_twin;
@@ -50,6 +51,12 @@ pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
         GuestAction::Timer { count, ahead } => {
             let mut guest = connect(args)?;
             timer::run(&mut guest, *count, *ahead)?;
+            guest.leave();
+            Ok(())
+        }
+        GuestAction::Bench { rounds, json } => {
+            let mut guest = connect(args)?;
+            bench::run(&mut guest, *rounds, *json)?;
             guest.leave();
             Ok(())
         }
