@@ -14,6 +14,7 @@ use super::device_spec::DeviceSpec;
 use super::guest::LineSpec;
 use super::guest_counter::{GuestCounter, clock_kind, scale};
 use super::ivshmem_spec::IvshmemSpec;
+use super::pci::PciArgs;
 use super::ring_format::ring_kind;
 use super::url::Url;
 
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Guest(GuestArgs),
     /// Look at a running bus from outside: its directory, ring positions and table values, all read-only.
     Inspect(InspectArgs),
+    /// List and decode PCI functions; give them to vfio-pci, and back.
+    Pci(PciArgs),
 }
 
 #[derive(Debug, Args)]

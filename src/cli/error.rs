@@ -109,6 +109,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Guest(#[from] shmbus::GuestError),
     #[error(transparent)]
+    Pci(#[from] shmbus::transports::pci::SysfsError),
+    #[error(transparent)]
     Inspect(#[from] shmbus::InspectError),
 }
 

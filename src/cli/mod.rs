@@ -10,6 +10,7 @@ mod hex;
 mod host;
 mod inspect;
 mod ivshmem_spec;
+mod pci;
 mod report;
 mod ring_format;
 mod stop;
@@ -37,5 +38,6 @@ pub(crate) fn run() -> Result<(), CliError> {
         Command::Host(args) => host::run(&args),
         Command::Guest(args) => guest::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Pci(args) => pci::run(&args),
     }
 }

@@ -20,6 +20,7 @@
 
 mod device;
 mod features;
+mod names;
 pub mod net;
 mod status;
 

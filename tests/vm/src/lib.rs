@@ -1,5 +1,5 @@
-//! Virtual machines for tests: Debian's kernels under QEMU without hardware support, with a static program of ours in an
-//! initramfs that is made here.
+//! Virtual machines for tests: Debian's kernels under QEMU without hardware support, with a static program of ours in
+//! an initramfs that is made here.
 //!
 //! ```no_run
 //! use shmbus_vm::{Error, Kernel, Machine, Parts, Qemu};
@@ -18,9 +18,9 @@
 //! }
 //! ```
 //!
-//! A guest has two serial lines: the kernel's console, which is kept for the message of a test that fails, and a line to
-//! `shmbus-in-guest`, which runs commands. The parts are put together by `cargo xtask setup`; a test without them prints
-//! why it is skipped, and returns. [`Error`]s say what the guest said last.
+//! A guest has two serial lines: the kernel's console, which is kept for the message of a test that fails, and a line
+//! to `shmbus-in-guest`, which runs commands. The parts are put together by `cargo xtask setup`; a test without them
+//! prints why it is skipped, and returns. [`Error`]s say what the guest said last.
 
 mod cpio;
 mod error;

@@ -131,8 +131,8 @@ impl Machine {
         self
     }
 
-    /// The PCI devices with these ids (`"1af4 1041"`) are bound to `vfio-pci`, before modules are loaded that might take
-    /// them.
+    /// The PCI devices with these ids (`"1af4 1041"`) are bound to `vfio-pci`, before modules are loaded that might
+    /// take them.
     #[must_use]
     pub fn vfio(mut self, id: &str) -> Self {
         self.vfio.push(id.to_owned());

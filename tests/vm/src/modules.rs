@@ -1,5 +1,5 @@
-//! A kernel's modules in an order in which they load. The packages come without `modules.dep`: what a module needs is read
-//! from the module.
+//! A kernel's modules in an order in which they load. The packages come without `modules.dep`: what a module needs is
+//! read from the module.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -75,8 +75,8 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// The machines that a test is to run on: with the oldest and with the newest parts, which `cargo xtask interop` widens to
-/// every pair.
+/// The machines that a test is to run on: with the oldest and with the newest parts, which `cargo xtask interop` widens
+/// to every pair.
 #[must_use]
 pub fn matrix() -> Vec<(Qemu, Kernel)> {
     if env::var_os(WIDE).is_none() {

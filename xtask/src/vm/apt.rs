@@ -1,5 +1,5 @@
-//! Packages of any Debian release, from the mirror that this machine uses anyway: apt with lists, a state and a cache of
-//! its own, so that the machine's are left alone.
+//! Packages of any Debian release, from the mirror that this machine uses anyway: apt with lists, a state and a cache
+//! of its own, so that the machine's are left alone.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Giving functions to vfio-pci and back.
 //!
-//! A function's `driver_override` names the only driver that may have it; `drivers_probe` has the kernel look for one. Without an
-//! override that is the function's usual driver again.
+//! A function's `driver_override` names the only driver that may have it; `drivers_probe` has the kernel look for one.
+//! Without an override that is the function's usual driver again.
 
 use std::path::PathBuf;
 

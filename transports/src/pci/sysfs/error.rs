@@ -51,7 +51,8 @@ pub enum SysfsError {
     },
     /// The function carries a network interface that is in use.
     #[error(
-        "{address} is the network interface {interface}, which is up: take it down first (`ip link set {interface} down`)"
+        "{address} is the network interface {interface}, which is up: take it down first \
+         (`ip link set {interface} down`)"
     )]
     InUse {
         /// The function.
