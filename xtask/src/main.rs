@@ -22,7 +22,7 @@ use crate::bench::Bench;
 use crate::project::Project;
 use crate::report::Report;
 use crate::step::{Step, Stop};
-use crate::steps::{ALL, fuzz, mutants, torture};
+use crate::steps::{ALL, fuzz, interop, mutants, torture};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
@@ -43,6 +43,8 @@ enum Task {
     Mutants(mutants::Options),
     /// Read tables from other processes, and kill their writers, very often: no value may be torn, too old or lost
     Torture(torture::Options),
+    /// Run the tests in guests with every QEMU and kernel, and write the table in docs/interop.md
+    Interop(interop::Options),
     /// Measure beside the peers
     #[command(subcommand)]
     Bench(Bench),
@@ -103,6 +105,13 @@ fn main() -> ExitCode {
             let mut report = Report::default();
             report.run(1, 1, &steps::TORTURE, |tally| {
                 torture::torture(&project, &options, tally)
+            });
+            report
+        }
+        Task::Interop(options) => {
+            let mut report = Report::default();
+            report.run(1, 1, &steps::INTEROP, |tally| {
+                interop::interop(&project, &options, tally)
             });
             report
         }

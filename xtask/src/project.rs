@@ -51,6 +51,7 @@ impl Project {
     pub(crate) fn test_targets(&self) -> io::Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         collect_targets(&self.root.join("tests"), &mut names)?;
+        collect_targets(&self.root.join("tests/vm/tests"), &mut names)?;
         for entry in fs::read_dir(&self.root)? {
             let directory = entry?.path();
             if directory.join("Cargo.toml").is_file() {

@@ -1,6 +1,6 @@
 //! `shmbus pci` in guests: what QEMU's functions are, and who drives them.
 
-use shmbus_vm::{Error, Guest, Machine, Parts, matrix};
+use shmbus_vm::{Error, Guest, Interop, Machine, Parts, matrix};
 
 /// A network card, and a function that shares its group with another.
 const NET: &str = "0000:00:03.0";
@@ -29,10 +29,14 @@ fn functions_are_decoded_and_go_to_vfio_and_back() -> Result<(), Error> {
             .module("virtio_net")
             .file("/etc/passwd", "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
             .boot()?;
+        let row = Interop::new("virtio-net-pci", guest.name())
+            .feature("decoded")
+            .feature("bound to vfio-pci and back");
         lists(&guest)?;
         binds(&guest)?;
         refuses(&guest)?;
         guest.shut_down()?;
+        row.passed();
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod barriers;
 mod benches;
 mod format;
 pub(crate) mod fuzz;
+pub(crate) mod interop;
 mod lint;
 mod miri;
 pub(crate) mod mutants;
@@ -46,6 +47,14 @@ pub(crate) const TORTURE: Step = Step {
     about: "tables between processes, of which writers are killed, in both builds of the copies",
     slow: true,
     run: torture::for_a_while,
+};
+
+/// `cargo xtask interop`; too long for `cargo xtask test`, which has a part of it among its tests.
+pub(crate) const INTEROP: Step = Step {
+    name: "interop",
+    about: "foreign implementations in all versions, in guests",
+    slow: true,
+    run: interop::all,
 };
 
 /// All of them.

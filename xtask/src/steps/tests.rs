@@ -53,7 +53,7 @@ fn cargo_test(project: &Project) -> Command {
     ])
 }
 
-fn has_nextest(project: &Project) -> bool {
+pub(super) fn has_nextest(project: &Project) -> bool {
     Command::cargo(project)
         .args(["nextest", "--version"])
         .read()
