@@ -257,6 +257,8 @@ impl<F: Function> VirtioPci<F> {
                     offered: device.offered.bits(),
                 });
             }
+            // Some devices look at a queue's memory as soon as it is enabled.
+            device.function.set_bus_master(true)?;
             device.features = accepted;
             device.stage = Stage::Configuring;
             Ok(())
@@ -287,12 +289,10 @@ impl<F: Function> VirtioPci<F> {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NeedsReset`], [`DeviceError::Gone`], [`DeviceError::StatusLost`], [`DeviceError::Access`],
-    /// [`DeviceError::Function`].
+    /// [`DeviceError::NeedsReset`], [`DeviceError::Gone`], [`DeviceError::StatusLost`], [`DeviceError::Access`].
     pub fn start(&mut self) -> Result<(), DeviceError> {
         self.expect(&[Stage::Configuring], "start it")?;
         self.latching(|device| {
-            device.function.set_bus_master(true)?;
             device.set_status(device.status | DeviceStatus::DRIVER_OK)?;
             device.stage = Stage::Live;
             device.check_status()
