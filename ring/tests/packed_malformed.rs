@@ -278,6 +278,27 @@ fn the_driver_believes_no_id_and_no_length() {
     assert_eq!((used.cookie, used.written), ("second", 0));
 }
 
+/// QEMU's devices write the length and leave WRITE out; Linux's driver looks at the length alone.
+#[test]
+fn a_length_without_the_write_flag_counts_if_the_chain_can_have_it() {
+    for (written, expected) in [(0, 0), (5, 5), (16, 16), (17, 0), (u32::MAX, 0)] {
+        let memory = Memory::new(SIZE);
+        let mut driver = memory.driver(Features::empty());
+        driver.add(&[BUFFER], &[BUFFER, BUFFER], ()).unwrap();
+        let _ = driver.publish();
+        memory.write(0, 0, written, 0, AVAILABLE | USED);
+        driver.poll().unwrap();
+        assert_eq!(driver.take().unwrap().unwrap().written, expected);
+
+        let mut driver = memory.in_order_driver(Features::empty());
+        driver.add(&[BUFFER], &[BUFFER, BUFFER], ()).unwrap();
+        let _ = driver.publish();
+        memory.write(0, 0, written, 0, AVAILABLE | USED);
+        driver.poll().unwrap();
+        assert_eq!(driver.take().unwrap().unwrap().written, expected);
+    }
+}
+
 const MODERN: Features = Features::VERSION_1.union(Features::RING_PACKED);
 
 #[test]

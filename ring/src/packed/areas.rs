@@ -7,6 +7,7 @@ use shmbus_shm::{FenceScope, Field, Rows, Window, WindowError};
 
 use super::cursor::Cursor;
 use crate::descriptor::{Buffer, DESCRIPTOR_BYTES, UsedElement, WRITE};
+use crate::driver::DriverSlot;
 use crate::fault::SetupError;
 
 /// The largest queue size, in entries (virtio 1.4, section 2.8).
@@ -257,13 +258,17 @@ impl State {
         self.flags() & flags != 0
     }
 
-    /// What a used descriptor says of its chain.
+    /// What a used descriptor says of its chain, which is one of those that `slots` know.
     #[inline(always)]
-    pub(super) fn used_element(self) -> UsedElement {
+    pub(super) fn used_element<T>(self, slots: &[DriverSlot<T>]) -> UsedElement {
+        let (id, len) = (self.id(), self.len());
+        // Without WRITE the length is reserved (virtio 1.4, section 2.8.4). But QEMU's devices never set the flag: a length
+        // that the chain can have is theirs, and one that it cannot is no fault.
+        let writable = || slots.get(usize::from(id)).map_or(0, |slot| slot.writable);
+        let counts = self.has(WRITE) || len <= writable();
         UsedElement {
-            id: u32::from(self.id()),
-            // Without WRITE the length is reserved (virtio 1.4, section 2.8.4).
-            len: if self.has(WRITE) { self.len() } else { 0 },
+            id: u32::from(id),
+            len: if counts { len } else { 0 },
         }
     }
 

@@ -3,7 +3,7 @@
 
 use shmbus_shm::{RingFormat, Window};
 
-use super::areas::{Descriptors, State};
+use super::areas::Descriptors;
 use super::cursor::Cursor;
 use crate::descriptor::UsedElement;
 use crate::driver::{Batch, DriverSlot};
@@ -100,12 +100,13 @@ impl sealed::DriverOrder for AnyOrder {
     #[inline(always)]
     fn resolve<T, W: Window>(
         &mut self,
-        _: &[DriverSlot<T>],
+        slots: &[DriverSlot<T>],
         descriptors: &Descriptors<W>,
         used: Cursor,
         _: Kept,
     ) -> Result<Option<UsedElement>, DriverFault> {
-        Ok(descriptors.load_used(used).map(State::used_element))
+        let state = descriptors.load_used(used);
+        Ok(state.map(|state| state.used_element(slots)))
     }
 
     #[inline(always)]
@@ -180,7 +181,7 @@ impl sealed::DriverOrder for InOrder {
             let Some(state) = descriptors.load_used(used) else {
                 return Ok(None);
             };
-            let element = state.used_element();
+            let element = state.used_element(slots);
             let published = self.published.since(taken);
             self.batch = Batch::begin(slots, oldest, element, used.to_bits(), published)?;
         }
