@@ -29,6 +29,7 @@
 mod bells;
 pub mod control;
 pub mod counters;
+pub mod gallery;
 pub mod guest;
 mod host;
 pub mod inspect;
@@ -50,6 +51,6 @@ pub use shmbus_virtio as virtio;
 
 pub use bells::BellsError;
 pub use guest::{Guest, GuestError, GuestEvent, Network, NetworkError};
-pub use host::{Bus, BusBuilder, HostError};
+pub use host::{Bus, BusBuilder, HostError, InspectFileError};
 pub use inspect::InspectError;
 pub use region_set::{RegionSetError, Subject};

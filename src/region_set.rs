@@ -93,7 +93,7 @@ impl RegionSet {
         Ok(set)
     }
 
-    fn insert(&mut self, region: Region, window: Mapped) {
+    pub(crate) fn insert(&mut self, region: Region, window: Mapped) {
         let name = (region.purpose.device, region.purpose.role);
         self.regions.insert(name, (region, window));
     }
@@ -145,12 +145,18 @@ impl RegionSet {
 
 /// Every entry of the directory at the start of a host's memory.
 pub(crate) fn directory(host: &Mapped) -> Result<Vec<Region>, RegionSetError> {
+    let places = places(host)?.into_iter();
+    Ok(places.map(|(_, region)| region).collect())
+}
+
+/// The same, with the place of each.
+pub(crate) fn places(host: &Mapped) -> Result<Vec<(u32, Region)>, RegionSetError> {
     let entries = shmbus_shm::DirectoryHeader::read(host)?.layout.entries() as usize;
     let mut reader = DirectoryReader::attach(host, vec![0; entries], vec![0; entries])?;
     let mut regions = Vec::new();
     let mut failed = None;
     let _ = reader.changed(|place, entry| match entry {
-        Ok(Some(region)) => regions.push(region),
+        Ok(Some(region)) => regions.push((place, region)),
         Ok(None) => {}
         Err(source) => failed = Some(RegionSetError::Entry { place, source }),
     });

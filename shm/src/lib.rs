@@ -83,7 +83,7 @@ pub use window::{FenceScope, MemoryType, Window, WindowError, Word};
 #[cfg(feature = "std")]
 pub use mapped::{Keep, Mapped, heap};
 #[cfg(feature = "std")]
-pub use mapping::map_device;
+pub use mapping::{map_device, map_file};
 #[cfg(feature = "std")]
 pub use memfd::{MemoryError, SharedMemory, Writers};
 #[cfg(feature = "std")]

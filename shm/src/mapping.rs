@@ -39,6 +39,21 @@ pub(crate) fn map(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<
     map_part(fd, 0, len, writable, MemoryType::Ordinary)
 }
 
+/// Maps the first `len` bytes of an ordinary file, for memory that has to have a path.
+///
+/// Such a file cannot be sealed: whoever may write it can change what is mapped, and can shorten it, after which an access is
+/// a SIGBUS and ends the process. So this is for files that nobody else may write, by their permissions. [`SharedMemory`] is
+/// for everything else.
+///
+/// [`SharedMemory`]: crate::SharedMemory
+///
+/// # Errors
+///
+/// Of `mmap(2)`.
+pub fn map_file(fd: BorrowedFd<'_>, len: usize, writable: bool) -> io::Result<Mapped> {
+    map_part(fd, 0, len, writable, MemoryType::Ordinary)
+}
+
 /// Maps a part of a device: `len` bytes at `offset` of `fd`, both in whole pages, for a BAR of a PCI function.
 ///
 /// `memory_type` is [`MemoryType::Ordinary`] only where the BAR is memory of somebody else's and is cached, such as that of

@@ -109,6 +109,13 @@ pub(crate) struct HostArgs {
     /// Give each guest a VMClock page of this clock besides: utc, tai or monotonic.
     #[arg(long, value_name = "CLOCK", value_parser = clock_kind)]
     pub(crate) vmclock: Option<ClockKind>,
+    /// Show the bus in this file too, for `inspect --file` and, as the memory of an ivshmem function, for `inspect --pci` in a
+    /// virtual machine. A file in /dev/shm is memory; it is removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) inspect_file: Option<PathBuf>,
+    /// That file's permissions. Whoever may write it can end the host.
+    #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = permissions)]
+    pub(crate) inspect_mode: u32,
     /// How many guests may be on the bus at a time over --socket.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=250))]
     pub(crate) max_guests: u16,
@@ -273,15 +280,36 @@ pub(crate) enum Sink {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The host's socket.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: InspectPlace,
     /// Print one JSON object; with --watch one a line.
     #[arg(long)]
     pub(crate) json: bool,
     /// Look again every so many seconds, in place on a terminal; without --json, only at what moves.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) watch: Option<Duration>,
+}
+
+/// Where the bus is looked at.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct InspectPlace {
+    /// The host's socket.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The file that the host was given as --inspect-file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// In a virtual machine, the ivshmem function whose memory that file is, such as 0000:00:03.0.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) pci: Option<Address>,
+}
+
+/// A file's permissions, as chmod takes them.
+fn permissions(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok();
+    mode.filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "expected octal digits, 777 at most".to_owned())
 }
 
 /// A period, in seconds.

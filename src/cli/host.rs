@@ -65,6 +65,9 @@ pub(super) fn run(args: &HostArgs) -> Result<(), CliError> {
             _ => builder = builder.device(net(args, spec.rings)?),
         }
     }
+    if let Some(path) = &args.inspect_file {
+        builder = builder.inspect_file(path, args.inspect_mode);
+    }
     for spec in &args.ivshmem {
         builder = builder.ivshmem(&spec.path, spec.options());
     }

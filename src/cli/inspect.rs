@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 
-use shmbus::inspect::{self, BusView, GuestView, LineView, RingView, SideView};
+use shmbus::inspect::{self, BusView, GuestView, LineView, Place, RingView, SideView};
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, InspectPlace};
 use super::error::CliError;
 
 /// Back to the terminal's first line.
@@ -15,10 +15,18 @@ const ERASE_LINE: &str = "\x1b[K";
 const ERASE_REST: &str = "\x1b[J";
 
 pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
+    let InspectPlace { socket, file, pci } = &args.place;
+    let place = match (socket, file, pci) {
+        (Some(path), ..) => Place::Socket(path),
+        (_, Some(path), _) => Place::File(path),
+        (.., Some(address)) => Place::Function(*address),
+        // The command line has one of them.
+        (None, None, None) => return Err(CliError::NoPlace),
+    };
     let mut out = io::stdout().lock();
     let in_place = out.is_terminal() && !args.json;
     loop {
-        let bus = inspect::look(&args.socket)?;
+        let bus = inspect::look_at(place)?;
         let view = if args.json {
             serde_json::to_string(&bus)
                 .map(|object| object + "\n")

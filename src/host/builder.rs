@@ -16,12 +16,15 @@ use shmbus_transports::local::{Listener, ListenerOptions, Numbering};
 use std::collections::{BTreeMap, HashMap};
 
 use super::agenda::Agenda;
+use super::gallery::{Backing, Galleries, Gallery, InspectFile, Placed};
 use super::ivshmem::IvshmemPort;
 use super::local::LocalPort;
 use super::port::Port;
 use super::warnings::Warnings;
 use super::{Bus, HostError, Source, duplicate};
 use crate::control::role;
+use crate::counters::{Counters, Totals};
+use crate::gallery::GalleryPlan;
 use crate::plan::SessionPlan;
 
 /// Composes a bus out of devices.
@@ -30,6 +33,8 @@ pub struct BusBuilder {
     devices: Vec<Box<dyn Device>>,
     options: ListenerOptions,
     ivshmem: Vec<(PathBuf, ServerOptions)>,
+    /// Where inspectors find the bus in a file, and that file's permissions.
+    inspect_file: Option<(PathBuf, u32)>,
 }
 
 impl BusBuilder {
@@ -51,6 +56,15 @@ impl BusBuilder {
     #[must_use]
     pub fn options(mut self, options: ListenerOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Shows the bus in a file besides, for inspectors who want a path, such as a virtual machine with an ivshmem function. It
+    /// is created at `path`, with these permissions, and removed when the bus is dropped; one that a dead host left there is
+    /// replaced. Nobody else is to write it. Room for [as many guests](Self::max_guests) as may come is made at once.
+    #[must_use]
+    pub fn inspect_file(mut self, path: impl Into<PathBuf>, mode: u32) -> Self {
+        self.inspect_file = Some((path.into(), mode));
         self
     }
 
@@ -88,6 +102,7 @@ impl BusBuilder {
             mut devices,
             mut options,
             ivshmem,
+            inspect_file,
         } = self;
         if devices.is_empty() {
             return Err(HostError::NoDevices);
@@ -106,21 +121,28 @@ impl BusBuilder {
         let manager = plan.place()?;
         super::attach(&manager, shared.id, &(&shared).into())?;
         let slots = devices.len() + 1;
-        let counters = TypedWriter::create(
+        let mut counters = TypedWriter::create(
             super::leased(&manager, role::COUNTERS)?,
             slots as u32,
             Epoch::FIRST,
             vec![0; slots],
         )?;
+        for (slot, device) in (1..).zip(&devices) {
+            // Observers poll: nobody waits for these.
+            let _ = counters.publish(slot, &Counters::of(device.id()))?;
+        }
+        let _ = counters.publish(0, &Counters::from(Totals::default()))?;
         let mut shared_regions: BTreeMap<u32, Regions> = BTreeMap::new();
         let mut directory = Vec::new();
+        let mut of_bus = Placed::new();
         for (handle, region) in manager.regions() {
             if region.placement.memory.section() != Section::Shared {
                 continue;
             }
+            let window = manager.lease(handle)?.window().clone();
+            of_bus.push((directory.len() as u32, region, window.clone()));
             directory.push((directory.len() as u32, region));
             if let Some(device) = region.purpose.device {
-                let window = manager.lease(handle)?.window().clone();
                 shared_regions.entry(device).or_default().insert(
                     region.purpose.role,
                     region.purpose.kind,
@@ -138,6 +160,29 @@ impl BusBuilder {
             })?;
         }
 
+        let mut galleries = Galleries::default();
+        // What inspectors at the socket cannot be given otherwise.
+        let shows_others = path.is_some() && !ivshmem.is_empty();
+        if shows_others || inspect_file.is_some() {
+            let regions = manager.regions().into_iter();
+            let regions: Vec<_> = regions.map(|(_, region)| region).collect();
+            let local = path.as_ref().map_or(0, |_| options.quotas.sessions);
+            let others = ivshmem.iter().map(|(_, options)| options.guests);
+            let sessions = u32::try_from(local + others.sum::<usize>()).unwrap_or(u32::MAX);
+            let plan = GalleryPlan::new(&regions, sessions)?;
+            let mut backings = Vec::new();
+            if shows_others {
+                backings.push(Backing::sealed(&plan)?);
+            }
+            if let Some((path, mode)) = inspect_file {
+                let file = InspectFile::create(&path, plan.header.bytes, mode)?;
+                backings.push(Backing::File(file));
+            }
+            for backing in backings {
+                let gallery = Gallery::open(plan.clone(), backing, &of_bus, devices.len())?;
+                galleries.add(gallery);
+            }
+        }
         let step = u32::from(path.is_some()) + ivshmem.len() as u32;
         let mut ports: Vec<Box<dyn Port>> = Vec::new();
         let numbering = |ports: &[Box<dyn Port>]| Numbering {
@@ -147,7 +192,11 @@ impl BusBuilder {
         if let Some(path) = path {
             options.numbering = numbering(&ports);
             let listener = Listener::bind(path, options)?;
-            ports.push(Box::new(LocalPort::new(listener, &shared)?));
+            ports.push(Box::new(LocalPort::new(
+                listener,
+                &shared,
+                galleries.sealed(),
+            )?));
         }
         for (path, mut options) in ivshmem {
             options.numbering = numbering(&ports);
@@ -177,6 +226,7 @@ impl BusBuilder {
         }
         Ok(Bus {
             agenda,
+            galleries,
             alarm,
             devices,
             plan,

@@ -8,9 +8,11 @@ use shmbus_signal::os::SetError;
 use shmbus_signal::suppress::SignalError;
 use shmbus_table::{LayoutError, TableError};
 use shmbus_transports::ivshmem::{PlaceError, ServeError};
-use shmbus_transports::local::{BindError, SessionError};
+use shmbus_transports::local::{BindError, NameError, SessionError};
 
+use super::gallery::InspectFileError;
 use crate::bells::BellsError;
+use crate::gallery::GalleryError;
 use crate::region_set::RegionSetError;
 
 /// A bus cannot be set up, or a guest not be served.
@@ -83,6 +85,15 @@ pub enum HostError {
     /// There is no way onto the bus.
     #[error("a bus without a socket is of no use: listen at one")]
     NoSocket,
+    /// What inspectors are to be shown cannot be laid out.
+    #[error("what inspectors are shown: {0}")]
+    Gallery(#[from] GalleryError),
+    /// The file for inspectors cannot be had.
+    #[error(transparent)]
+    InspectFile(#[from] InspectFileError),
+    /// A guest's name; the transport has checked it.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The system refused something: descriptors or memory are used up, most likely.
     #[error(transparent)]
     System(#[from] io::Error),

@@ -32,9 +32,16 @@ struct Prepared {
 }
 
 impl LocalPort {
-    /// Shows `shared` to every guest that comes.
-    pub(super) fn new(mut listener: Listener, shared: &Memory) -> Result<Self, HostError> {
+    /// Gives `shared` to every guest that comes, and shows inspectors `shown` besides.
+    pub(super) fn new<'a>(
+        mut listener: Listener,
+        shared: &Memory,
+        shown: impl IntoIterator<Item = &'a Memory>,
+    ) -> Result<Self, HostError> {
         listener.share(shared.clone())?;
+        for memory in shown {
+            listener.show(memory.clone())?;
+        }
         Ok(Self {
             listener,
             prepared: None,

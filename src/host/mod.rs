@@ -4,6 +4,7 @@ mod agenda;
 mod builder;
 mod copies;
 mod error;
+mod gallery;
 mod ivshmem;
 mod local;
 mod port;
@@ -38,6 +39,8 @@ use self::agenda::Agenda;
 pub use self::builder::BusBuilder;
 use self::copies::SharedCopy;
 pub use self::error::HostError;
+use self::gallery::Galleries;
+pub use self::gallery::InspectFileError;
 use self::port::{PlacedMemory, Port, PortEvent};
 use self::session::Session;
 use self::warnings::Warnings;
@@ -90,6 +93,7 @@ pub struct Bus {
     signals: SignalSet,
     sources: HashMap<Token, Source>,
     agenda: Agenda,
+    galleries: Galleries,
     /// One timer for all devices: it is set to the earliest tick.
     alarm: Alarm,
     outbox: Outbox,
@@ -151,8 +155,7 @@ impl Bus {
             return Some(Duration::ZERO);
         }
         let counters_due = self.counters_ns + COUNTERS_PERIOD_NS;
-        self.agenda
-            .is_touched()
+        (self.agenda.is_touched() || self.galleries.is_behind())
             .then(|| Duration::from_nanos(counters_due.saturating_sub(now)))
     }
 
@@ -164,7 +167,8 @@ impl Bus {
             };
             self.with_device(device, |device, outbox| device.tick(now, outbox));
         }
-        if self.agenda.is_touched() && self.counters_ns + COUNTERS_PERIOD_NS <= now {
+        let has_news = self.agenda.is_touched() || self.galleries.is_behind();
+        if has_news && self.counters_ns + COUNTERS_PERIOD_NS <= now {
             self.counters_ns = now;
             self.publish_counters();
         }
@@ -256,6 +260,7 @@ impl Bus {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.latch(index);
                 session.publish_statuses();
+                self.galleries.touch_session(id);
             }
         }
     }
@@ -344,6 +349,10 @@ impl Bus {
         self.sessions_ever += 1;
         self.agenda.guests_changed();
         tracing::info!(session = id.0, name = connecting.name(), "guest on the bus");
+        if !self.galleries.is_empty() {
+            let regions = connecting.placed()?;
+            self.galleries.show(id, connecting.name(), &regions);
+        }
         // The guest may have set its drivers up before it said hello.
         self.look_at_drivers(id);
         Ok(())
@@ -361,6 +370,9 @@ impl Bus {
             let Some(device) = self.devices.get_mut(index as usize) else {
                 continue;
             };
+            if matches!(transition, Transition::Activate(_)) {
+                self.galleries.renew(id, index);
+            }
             match transition {
                 Transition::None => continue,
                 Transition::Reset => device.deactivate(id),
@@ -378,6 +390,7 @@ impl Bus {
             self.agenda.called(index, device.next_tick(), true);
         }
         session.publish_statuses();
+        self.galleries.touch_session(id);
     }
 
     /// A session is over: its devices let go of it, and its memories go with it.
@@ -405,6 +418,7 @@ impl Bus {
         self.counts_before.sent += counts.sent;
         self.counts_before.suppressed += counts.suppressed;
         session.disconnect(&mut self.signals);
+        self.galleries.hide(id);
         self.warnings.settle();
         // At once: who has seen a guest leave finds everything counted that it did.
         self.publish_counters();
@@ -438,10 +452,12 @@ impl Bus {
             let mut counters = Counters::of(device.id());
             device.counters(&mut counters.values);
             publish(index + 1, &counters);
+            self.galleries.touch(index);
         }
         // Last: the devices' counters are no older than the totals that a reader has seen.
         publish(0, &totals);
         self.copies_are_due = true;
+        self.galleries.turn();
     }
 }
 

@@ -13,6 +13,7 @@ use shmbus_virtio::{DeviceStatus, PrivateFeatures, StatusError, StatusMachine, T
 
 use super::copies::SharedCopy;
 use super::error::HostError;
+use super::gallery::Placed;
 use super::port::{Ends, Ground, PlacedMemory};
 use super::warnings::Warnings;
 use crate::bells::{self, Bells, Side};
@@ -195,6 +196,20 @@ impl Session {
         {
             tracing::warn!(session = self.id.0, %error, "a doorbell cannot be rung");
         }
+    }
+
+    /// All regions, with their places in the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Region`] before the guest's memory has come.
+    pub(super) fn placed(&self) -> Result<Placed, HostError> {
+        let regions = self.manager.regions().into_iter();
+        let placed = regions.map(|(handle, region)| {
+            let window = self.manager.lease(handle)?.window().clone();
+            Ok((handle.slot(), region, window))
+        });
+        placed.collect()
     }
 
     /// A device's regions.

@@ -3,31 +3,34 @@
 //! An inspector is given every memory that one side alone writes, sealed against anybody else's writing. It finds
 //! everything by the directories and reads tables like any other reader: nobody is stopped, nobody notices. What both
 //! sides write, packet buffers above all, it is not given.
+//!
+//! Where there are no such memories, as of a guest that can write all of its own, or where they cannot be given, as to a virtual
+//! machine, the [gallery](crate::gallery) stands for them.
 
 mod lines;
+mod memories;
+mod place;
 mod rings;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
-use shmbus_shm::{Mapped, MemoryId, MemoryMap, Section};
 use shmbus_table::{TableError, TypedReadError};
-use shmbus_transports::local::{ConnectError, GuestName, Inspector, NameError, SessionId};
+use shmbus_transports::local::{ConnectError, NameError};
 use shmbus_virtio::DeviceId;
 
 pub use self::lines::LineView;
+pub(crate) use self::memories::Memories;
+pub use self::place::{Place, PlaceError};
 pub use self::rings::{RingView, SideView};
 pub use self::view::{
     BusView, ClockView, DeviceView, GuestDeviceView, GuestView, RegionView, TimerView,
 };
 use crate::control::role;
 use crate::counters::{Counters, Totals};
+use crate::gallery::GalleryError;
 use crate::region_set::{RegionSet, RegionSetError, attach_table, directory};
-
-/// How long the host may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A bus cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,12 @@ pub enum InspectError {
     /// The host cannot be reached, or does not let us look.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// A file, or a function's memory, cannot be looked into.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// There is no gallery where one should be.
+    #[error(transparent)]
+    Gallery(#[from] GalleryError),
     /// The inspector's name; not expected.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -79,7 +88,7 @@ pub struct BusCounters {
 ///
 /// [`InspectError`].
 pub fn counters(path: impl AsRef<Path>) -> Result<BusCounters, InspectError> {
-    let memories = Memories::of(path)?;
+    let memories = Memories::at(Place::Socket(path.as_ref()))?;
     let (totals, devices) = read_counters(&memories.bus()?)?;
     let mut sum = BusCounters {
         signals_sent: totals.signals_sent,
@@ -111,18 +120,34 @@ pub fn counters(path: impl AsRef<Path>) -> Result<BusCounters, InspectError> {
     Ok(sum)
 }
 
-/// Looks at everything there is on the bus at `path`.
+/// Looks at everything there is on the bus whose host listens at `path`.
 ///
 /// # Errors
 ///
 /// [`InspectError`]. A guest that leaves meanwhile is left out.
 pub fn look(path: impl AsRef<Path>) -> Result<BusView, InspectError> {
-    let memories = Memories::of(path)?;
+    look_at(Place::Socket(path.as_ref()))
+}
+
+/// Looks at everything there is on the bus that is seen at `place`.
+///
+/// # Errors
+///
+/// [`InspectError`]. A guest that leaves meanwhile is left out.
+pub fn look_at(place: Place<'_>) -> Result<BusView, InspectError> {
+    view_of(Memories::at(place)?, place.is_this_machine())
+}
+
+/// What these memories show.
+pub(crate) fn view_of(
+    mut memories: Memories,
+    is_this_machine: bool,
+) -> Result<BusView, InspectError> {
     let bus = memories.bus()?;
     let (totals, counters) = read_counters(&bus)?;
     let devices = (0..)
         .zip(&counters)
-        .map(|(index, counters)| DeviceView::new(index, counters, &bus));
+        .map(|(index, counters)| DeviceView::new(index, counters, &bus, is_this_machine));
     let mut view = BusView {
         totals,
         devices: devices.collect(),
@@ -133,61 +158,27 @@ pub fn look(path: impl AsRef<Path>) -> Result<BusView, InspectError> {
             continue;
         };
         let regions = RegionSet::read(host, &guest.map)?;
-        let mut seen = GuestView::new(session.0, &guest.name, &regions)?;
-        seen.regions = directory(host)?.iter().map(RegionView::from).collect();
-        view.guests.push(seen);
+        let directory = directory(host)?;
+        let seen = GuestView::new(session.0.into(), &guest.name, &regions, &directory);
+        view.guests.push(seen?);
+    }
+    if let Some(gallery) = &mut memories.gallery {
+        let seen: BTreeSet<u64> = view.guests.iter().map(|guest| guest.session).collect();
+        for session in gallery.sessions() {
+            if seen.contains(&session.number) {
+                continue;
+            }
+            let visited = gallery.session(&session).and_then(|(directory, regions)| {
+                GuestView::new(session.number, &session.name, &regions, &directory)
+            });
+            // What was found where another session is shown by now is of both.
+            if gallery.is_there(&session) {
+                view.guests.push(visited?);
+            }
+        }
+        view.guests.sort_by_key(|guest| guest.session);
     }
     Ok(view)
-}
-
-/// What an inspector is given, by session.
-#[derive(Default)]
-struct Memories {
-    shared: Option<(u64, Mapped)>,
-    sessions: BTreeMap<SessionId, GuestMemories>,
-}
-
-#[derive(Default)]
-struct GuestMemories {
-    name: String,
-    host: Option<Mapped>,
-    map: MemoryMap,
-}
-
-impl Memories {
-    fn of(path: impl AsRef<Path>) -> Result<Self, InspectError> {
-        let name = GuestName::new("inspector")?;
-        let mut memories = Self::default();
-        for shown in Inspector::connect(path, name, PATIENCE)?.list()? {
-            let id = shown.memory.id;
-            let (epoch, window) = (shown.memory.epoch, shown.memory.window().clone());
-            match shown.session {
-                None => memories.shared = Some((epoch, window)),
-                Some(session) => {
-                    let guest = memories.sessions.entry(session).or_default();
-                    guest.name = shown.guest.map(|name| name.to_string()).unwrap_or_default();
-                    if id == MemoryId::HOST {
-                        guest.host = Some(window.clone());
-                    }
-                    guest.map.insert(id, epoch, window);
-                }
-            }
-        }
-        if let Some((epoch, window)) = &memories.shared {
-            for guest in memories.sessions.values_mut() {
-                guest.map.insert(MemoryId::SHARED, *epoch, window.clone());
-            }
-        }
-        Ok(memories)
-    }
-
-    /// The regions of the whole bus.
-    fn bus(&self) -> Result<RegionSet, InspectError> {
-        let (epoch, window) = self.shared.as_ref().ok_or(InspectError::NoSharedMemory)?;
-        let mut map = MemoryMap::new();
-        map.insert(MemoryId::new(Section::Shared, 0), *epoch, window.clone());
-        Ok(RegionSet::read(window, &map)?)
-    }
 }
 
 fn read_counters(bus: &RegionSet) -> Result<(Totals, Vec<Counters>), InspectError> {

@@ -3,6 +3,8 @@
 //! Of a ring's own memory nothing is read: what both sides write lies in memory that no third party is shown, and a side's
 //! positions say the same for every format.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use shmbus_devices::RingState;
 use shmbus_devices::net::device::role;
@@ -63,8 +65,11 @@ impl From<Positions> for SideView {
     }
 }
 
+/// What runs on each region, whether it is shown or not.
+pub(super) type Kinds = BTreeMap<(Option<u32>, u16), RegionKind>;
+
 /// A net device's rings.
-pub(super) fn of_net(device: u32, regions: &RegionSet) -> Vec<RingView> {
+pub(super) fn of_net(device: u32, regions: &RegionSet, kinds: &Kinds) -> Vec<RingView> {
     let side = |role| {
         Side(
             regions
@@ -81,9 +86,7 @@ pub(super) fn of_net(device: u32, regions: &RegionSet) -> Vec<RingView> {
     .into_iter()
     .zip(0..)
     .filter_map(|((queue, area), slot)| {
-        let (region, _) = regions.get(Some(device), area)?;
-        let kind = region.purpose.kind;
-        let RegionKind::Ring { format, size } = kind else {
+        let RegionKind::Ring { format, size } = *kinds.get(&(Some(device), area))? else {
             return None;
         };
         let fits = |state: &RingState| (state.kind.format, state.size) == (format, size);

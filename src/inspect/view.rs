@@ -50,7 +50,7 @@ pub struct ClockView {
     pub time_ns: u64,
     /// The bound on its error at that value, in nanoseconds.
     pub error_ns: u64,
-    /// The time now, extrapolated.
+    /// The time now, extrapolated; not in a virtual machine, whose counter is another.
     pub now_ns: Option<u64>,
 }
 
@@ -58,7 +58,7 @@ pub struct ClockView {
 #[derive(Clone, Debug, Serialize)]
 pub struct GuestView {
     /// The session's number.
-    pub session: u32,
+    pub session: u64,
     /// What the guest calls itself.
     pub name: String,
     /// Its devices.
@@ -130,21 +130,29 @@ pub struct RegionView {
 }
 
 impl DeviceView {
-    pub(super) fn new(device: u32, counters: &Counters, bus: &RegionSet) -> Self {
+    pub(super) fn new(
+        device: u32,
+        counters: &Counters,
+        bus: &RegionSet,
+        is_this_machine: bool,
+    ) -> Self {
         let names = counter_names(counters.device).iter().copied();
         Self {
             device,
             kind: counters.device.to_string(),
             counters: names.zip(counters.values).collect(),
             clocks: match bus.get(Some(device), clock::device::role::CLOCKS) {
-                Some((_, window)) if counters.device == DeviceId::CLOCK => clocks(window),
+                Some((_, window)) if counters.device == DeviceId::CLOCK => {
+                    clocks(window, is_this_machine)
+                }
                 _ => Vec::new(),
             },
         }
     }
 }
 
-fn clocks(window: &Mapped) -> Vec<ClockView> {
+/// What a clock's table tells. Its samples are of the host's counter, which is this one's on the same machine only.
+fn clocks(window: &Mapped, is_this_machine: bool) -> Vec<ClockView> {
     let Ok(mut reader) = ClockReader::local(window.clone()) else {
         return Vec::new();
     };
@@ -156,7 +164,10 @@ fn clocks(window: &Mapped) -> Vec<ClockView> {
                 counter: sample.counter,
                 time_ns: sample.time_ns,
                 error_ns: sample.error_ns,
-                now_ns: reader.now(clock).ok().map(|reading| reading.time_ns),
+                now_ns: match is_this_machine {
+                    true => reader.now(clock).ok().map(|reading| reading.time_ns),
+                    false => None,
+                },
             });
         }
     }
@@ -164,7 +175,12 @@ fn clocks(window: &Mapped) -> Vec<ClockView> {
 }
 
 impl GuestView {
-    pub(super) fn new(session: u32, name: &str, regions: &RegionSet) -> Result<Self, InspectError> {
+    pub(super) fn new(
+        session: u64,
+        name: &str,
+        regions: &RegionSet,
+        directory: &[Region],
+    ) -> Result<Self, InspectError> {
         let mut offers = attach_table::<DeviceOffer>(&regions.own(role::DEVICE_TABLE)?.1)?;
         // The guest's own: whatever it made of it, the rest can be seen.
         let drivers = &regions.own(role::DRIVER_TABLE)?.1;
@@ -176,10 +192,18 @@ impl GuestView {
             rings: Vec::new(),
             timers: Vec::new(),
             lines: Vec::new(),
-            regions: Vec::new(),
+            regions: directory.iter().map(RegionView::from).collect(),
         };
+        let kinds = directory.iter().map(|region| {
+            let purpose = region.purpose;
+            ((purpose.device, purpose.role), purpose.kind)
+        });
+        let kinds = kinds.collect();
         for device in 0..offers.table().layout().slots() {
-            let (offer, _) = offers.read(device)?;
+            // Of many devices, some may not be shown yet.
+            let Ok((offer, _)) = offers.read(device) else {
+                continue;
+            };
             // A driver that never said anything accepted nothing.
             let accepted = drivers.as_mut().and_then(|table| table.read(device).ok());
             let accepted = accepted.map(|(state, _)| state).unwrap_or_default();
@@ -191,7 +215,7 @@ impl GuestView {
                 private_features: format!("{:#x}", accepted.private.bits()),
             });
             match offer.id {
-                DeviceId::NET => view.rings.extend(rings::of_net(device, regions)),
+                DeviceId::NET => view.rings.extend(rings::of_net(device, regions, &kinds)),
                 DeviceId::TIMER => view.timers.extend(timers(device, regions)),
                 DeviceId::INTC => view.lines.extend(lines::of_intc(device, regions)),
                 _ => {}

@@ -33,7 +33,7 @@ impl Listener {
             (State::Silent, Message::Hello(hello)) => self.greet(number, hello, now),
             (State::Silent, _) => out_of_place("where HELLO is expected"),
             (_, Message::Goodbye(reason)) => Err(CloseReason::Goodbye(reason)),
-            (State::Inspector, Message::List { from }) => self.show(number, from),
+            (State::Inspector, Message::List { from }) => self.send_page(number, from),
             (State::Inspector, _) => out_of_place("where an inspector's LIST is expected"),
             (State::Guest(session), Message::Memory(announced)) => {
                 let Stage::Invited { guest_memory_bytes } = session.stage else {
@@ -154,9 +154,10 @@ impl Listener {
 
     /// Sends one page of the list: ordered by session, then by memory id, so that it can be gone on with while sessions
     /// come and go.
-    fn show(&mut self, number: u64, from: u64) -> Result<(), CloseReason> {
+    fn send_page(&mut self, number: u64, from: u64) -> Result<(), CloseReason> {
         let key = |session: u32, memory: &Memory| u64::from(session) << 32 | u64::from(memory.id.0);
-        let bus = self.shared.iter().map(|memory| (0, None, memory));
+        let bus = self.shared.iter().chain(&self.shown);
+        let bus = bus.map(|memory| (0, None, memory));
         let sessions = self
             .sessions
             .range(SessionId((from >> 32) as u32)..)

@@ -120,6 +120,8 @@ pub struct Listener {
     pub(super) last_session: Option<SessionId>,
     /// The bus's own memories, which every guest gets; ordered by id.
     pub(super) shared: Vec<Memory>,
+    /// What only inspectors get besides, with ids behind those; ordered by id.
+    pub(super) shown: Vec<Memory>,
     pub(super) complaints: Complaints,
 }
 
@@ -157,6 +159,7 @@ impl Listener {
             sessions: BTreeMap::new(),
             last_session: None,
             shared: Vec::new(),
+            shown: Vec::new(),
             complaints: Complaints::default(),
         })
     }

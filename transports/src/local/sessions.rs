@@ -176,6 +176,25 @@ impl Listener {
         }
     }
 
+    /// Shows a SHARED memory to inspectors, but to no guest. Its id is behind those of all memories that are
+    /// [shared](Self::share), for which no place is left then.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Memories`]: of another section, not sealed, an id that is not behind the others.
+    pub fn show(&mut self, memory: Memory) -> Result<(), SessionError> {
+        let wrong = |expected, found| Err(SessionError::Memories { expected, found });
+        if memory.section() != Section::Shared || !memory.is_readable_only() {
+            return wrong("a sealed SHARED memory", memory.id.to_string());
+        }
+        let mut before = self.shared.iter().chain(&self.shown);
+        if before.any(|known| known.id >= memory.id) {
+            return wrong("an id behind those that are known", memory.id.to_string());
+        }
+        self.shown.push(memory);
+        Ok(())
+    }
+
     /// Makes a SHARED memory known: to every guest there is, and to every one that comes. It replaces the one with the same
     /// id; its epoch must then be higher.
     ///
@@ -193,6 +212,9 @@ impl Listener {
         }
         if previous.is_none() && self.shared.len() == MAX_MEMORIES {
             return wrong("at most 16 SHARED memories", "one more".to_owned());
+        }
+        if self.shown.iter().any(|shown| shown.id <= memory.id) {
+            return wrong("an id before those of what is shown", memory.id.to_string());
         }
         insert_or_replace(&mut self.shared, memory.clone());
         let guests: Vec<SessionId> = self.sessions.keys().copied().collect();
