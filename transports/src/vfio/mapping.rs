@@ -59,6 +59,8 @@ pub(super) fn refusal(error: VfioError) -> io::Error {
 /// The I/O virtual addresses of a container, and what maps them.
 pub(super) struct Space {
     mapper: Box<dyn Mapper>,
+    /// How many mappings there can be; `None` if nobody says. All of a container's are ours.
+    most: Option<u32>,
     /// The unit of mapping, in bytes.
     pub(super) page: u64,
     state: Mutex<State>,
@@ -76,6 +78,7 @@ impl Space {
         let iovas = Iovas::new(&iommu.addresses, page);
         Self {
             mapper,
+            most: iommu.mappings_left,
             page,
             state: Mutex::new(State { iovas, mapped: 0 }),
         }
@@ -95,7 +98,12 @@ impl Space {
         self.with_state(|state| state.mapped)
     }
 
-    /// How many more there can be; `None` if nobody says.
+    /// Whether there can be no more.
+    pub(super) fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.mapped() >= most)
+    }
+
+    /// How many more there can be, by the IOMMU's driver; `None` if nobody says.
     pub(super) fn mappings_left(&self) -> io::Result<Option<u32>> {
         self.mapper.mappings_left(self.mapped())
     }

@@ -68,11 +68,10 @@ impl Memory {
                 source,
             }
         };
-        let limits = self.limits().map_err(refused("ask what is left for"))?;
-        if limits.mappings == Some(0) {
+        if self.space.is_full() {
             return Err(self.no_mappings());
         }
-        if let Some(left) = limits.bytes.filter(|left| *left < bytes as u64) {
+        if let Some(left) = lockable().filter(|left| *left < bytes as u64) {
             return Err(DmaError::LockLimit { bytes, left });
         }
         let taken = self
@@ -153,10 +152,11 @@ mod tests {
     const PAGE: usize = 4096;
 
     fn memory(table: &Arc<Table>) -> Memory {
+        let mappings_left = table.most;
         let iommu = Iommu {
             page: 4096,
             addresses: vec![0..=0x3f_ffff],
-            mappings_left: None,
+            mappings_left,
         };
         let space = Space::new(Box::new(Arc::clone(table)), &iommu);
         Memory::new(Arc::new(space), Arc::new(()))

@@ -2,6 +2,7 @@
 //! no business of the program `shmbus`.
 
 mod agent;
+mod vfio;
 
 use std::env;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["agent", line] => agent::serve(line).map_err(|error| format!("{line}: {error}")),
+        ["vfio", arguments @ ..] => vfio::run(arguments).map_err(|error| error.to_string()),
         other => Err(format!("no such test: {other:?}")),
     };
     match result {
