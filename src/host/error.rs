@@ -3,7 +3,7 @@
 use std::io;
 
 use shmbus_devices::ActivateError;
-use shmbus_shm::{BackingError, DirectoryError, MemoryError, RegionError};
+use shmbus_shm::{BackingError, DirectoryError, MemoryError, RegionError, WindowError};
 use shmbus_signal::os::SetError;
 use shmbus_signal::suppress::SignalError;
 use shmbus_table::{LayoutError, TableError};
@@ -46,6 +46,9 @@ pub enum HostError {
     /// A guest's regions are not what they must be.
     #[error(transparent)]
     Regions(#[from] RegionSetError),
+    /// A region does not lie in its memory; not expected.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// The directory cannot be laid out.
     #[error(transparent)]
     Directory(#[from] DirectoryError),

@@ -324,7 +324,6 @@ impl Bus {
         };
         // The guest is told of its copy. This side uses the original.
         shared.epoch = copy.epoch;
-        self.copies_are_due = true;
         let copy = SharedCopy::new(&self.shared_regions, &shared.window, &copy)?;
         let session = Session::new(id, port, name, &self.plan, offers, ground, shared)?;
         Ok(session.with_copy(copy))

@@ -79,8 +79,21 @@ impl Bus {
         Self::of(devices, &[])
     }
 
-    fn of(devices: &[&str], arguments: &[&str]) -> Self {
+    /// Net, clock and timer, for guests in QEMU as well, who come by the sockets named `private` and `shared`.
+    pub(crate) fn for_qemu(ring: &str) -> Self {
         let scratch = Scratch::new();
+        let (private, shared) = (scratch.path("private"), scratch.path("shared"));
+        let shared = format!("{},shared,max-guests=4", shared.display());
+        let arguments = ["--ivshmem", private.to_str().unwrap(), "--ivshmem", &shared];
+        let net = format!("net,ring={ring}");
+        Self::at(scratch, &[&net, "clock", "timer"], &arguments)
+    }
+
+    fn of(devices: &[&str], arguments: &[&str]) -> Self {
+        Self::at(Scratch::new(), devices, arguments)
+    }
+
+    fn at(scratch: Scratch, devices: &[&str], arguments: &[&str]) -> Self {
         let socket = scratch.path("bus");
         let host = Self::host(&socket, devices, arguments);
         Self {

@@ -347,7 +347,14 @@ fn features_and_names_that_do_not_go_are_refused_with_words() {
         assert!(host.server.next_event().is_none());
         assert_eq!(guest.answer(), guest.expected(AnswerState::Refused));
     }
-    attach(&mut host, &client, &mut guest);
+    let (session, _) = attach(&mut host, &client, &mut guest);
+
+    // A guest that wrote over the host's answer finds it when it asks again.
+    word(&client.memory, 4096).store(0, Relaxed);
+    guest.request(&client, RequestState::Hello);
+    assert!(host.server.next_event().is_none());
+    assert_eq!(guest.answer(), guest.expected(AnswerState::Ready));
+    host.server.close(session, GoodbyeReason::Finished);
 }
 
 #[test]

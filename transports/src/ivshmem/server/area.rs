@@ -48,6 +48,8 @@ pub(super) struct Area {
     epoch: u64,
     pub(super) attachment: Attachment,
     pub(super) stage: Stage,
+    /// What was answered last.
+    answered: AnswerState,
 }
 
 impl Area {
@@ -76,6 +78,7 @@ impl Area {
             epoch: 0,
             attachment: Attachment::NONE,
             stage: Stage::Free,
+            answered: AnswerState::Offered,
         })
     }
 
@@ -104,8 +107,15 @@ impl Area {
         let _ = Header::assign(memory, self.index, None);
     }
 
-    pub(super) fn answer(&self, state: AnswerState) {
+    pub(super) fn answer(&mut self, state: AnswerState) {
+        self.answered = state;
+        self.answer_again();
+    }
+
+    /// Makes good what the guest may have written over the last answer: it would not know how to go on.
+    pub(super) fn answer_again(&self) {
         let attachment = self.attachment;
+        let state = self.answered;
         self.words.answer(Answer { attachment, state });
     }
 

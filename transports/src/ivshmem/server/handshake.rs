@@ -65,11 +65,13 @@ impl Server {
                     if let Stage::Invited(session) = client.area.stage {
                         client.area.stage = Stage::Attaching(session);
                         self.events.push_back(Event::Memory { session });
+                    } else {
+                        client.area.answer_again();
                     }
                 }
                 RequestState::Goodbye => self.part(number, request.attachment),
                 // It was looked at before, or is about a session that is over.
-                RequestState::Hello | RequestState::Memory => {}
+                RequestState::Hello | RequestState::Memory => client.area.answer_again(),
             },
             Err(error) => {
                 let text = format_args!("client {}: {error}", client.peer);
@@ -154,6 +156,7 @@ impl Server {
         let area = &mut client.area;
         let session = area.session();
         if attachment == area.attachment && session.is_none() {
+            area.answer_again();
             return;
         }
         area.attachment = attachment;
@@ -276,7 +279,7 @@ fn turn_away(client: &mut Client, refusal: &Refusal) {
     client.ring();
 }
 
-fn farewell(client: &Client, reason: GoodbyeReason) {
+fn farewell(client: &mut Client, reason: GoodbyeReason) {
     client.area.words.tell_goodbye(reason);
     client.area.answer(AnswerState::Closed);
     client.ring();
