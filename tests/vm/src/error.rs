@@ -27,6 +27,12 @@ pub enum Error {
         /// What cargo said.
         output: String,
     },
+    /// The host of a bus does not start.
+    #[error("the host of a bus does not start:\n{said}")]
+    Bus {
+        /// What it said.
+        said: String,
+    },
     /// A kernel has no such module, nor is it built in as far as is known.
     #[error("module {name} is not among the parts of {kernel}: {}", modules.display())]
     NoModule {

@@ -22,6 +22,7 @@
 //! to `shmbus-in-guest`, which runs commands. The parts are put together by `cargo xtask setup`; a test without them
 //! prints why it is skipped, and returns. [`Error`]s say what the guest said last.
 
+mod bus;
 mod cpio;
 mod error;
 mod guest;
@@ -33,6 +34,7 @@ mod parts;
 mod programs;
 pub mod wire;
 
+pub use bus::Bus;
 pub use error::Error;
 pub use guest::{Finished, Guest, Running};
 pub use interop::Interop;
