@@ -66,8 +66,8 @@ pub struct Guest {
     commands: Mutex<(ChildStdin, u32)>,
     started: Instant,
     boot_time: Duration,
-    /// Goes when QEMU is gone.
-    directory: TempDir,
+    /// What QEMU was started from; goes when QEMU is gone.
+    _directory: TempDir,
 }
 
 /// A command that has ended.
@@ -105,7 +105,7 @@ impl Guest {
             commands: Mutex::new((commands, 0)),
             started,
             boot_time: Duration::ZERO,
-            directory,
+            _directory: directory,
         };
         guest.wait(BOOT, "the start", None, |known| known.ready.then_some(()))?;
         guest.boot_time = started.elapsed();
@@ -224,12 +224,6 @@ impl Guest {
         }
     }
 
-    /// Stops QEMU's threads, or lets them go on: a guest that does nothing for a while.
-    pub fn pause(&self, pause: bool) {
-        let signal = if pause { Signal::STOP } else { Signal::CONT };
-        let _ = pidfd_send_signal(&self.process, signal);
-    }
-
     /// Switches it off, and waits until QEMU is gone.
     ///
     /// # Errors
@@ -320,7 +314,6 @@ impl Drop for Guest {
         if thread::panicking() {
             eprintln!("{}:\n{}", self.name, said(&self.shared.lock()));
         }
-        let _ = &self.directory;
     }
 }
 

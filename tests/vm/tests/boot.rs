@@ -44,6 +44,9 @@ fn commands_go_on_beside_each_other_and_give_back_every_byte() -> Result<(), Err
     let bytes: Vec<u8> = (0..=255).cycle().take(64 * 1024).collect();
     let guest = Machine::new(&parts, Qemu::V11_1, Kernel::V7_2)
         .without_iommu()
+        .processors(2)
+        .memory_mib(384)
+        .shares_memory()
         .file("/etc/some/bytes", bytes.as_slice())
         .kernel_argument("shmbus.word=1")
         .module("virtio_net")
@@ -64,6 +67,13 @@ fn commands_go_on_beside_each_other_and_give_back_every_byte() -> Result<(), Err
             .succeed("cat /proc/cmdline")?
             .contains("shmbus.word=1")
     );
+    assert_eq!(guest.succeed("nproc")?, "2\n");
+    let memory = guest.succeed("grep MemTotal /proc/meminfo | tr -dc 0-9")?;
+    let kib: u32 = memory.parse().unwrap();
+    assert!((256 << 10..384 << 10).contains(&kib), "{kib}");
+    assert_eq!(guest.succeed("ls /sys/kernel/iommu_groups")?, "");
+    guest.succeed("echo to whom it may concern > /dev/console")?;
+    guest.wait_for_console("to whom it may concern", Duration::from_secs(60))?;
     assert!(guest.succeed("lsmod")?.contains("virtio_net"));
 
     guest.succeed("touch /tmp/go")?;

@@ -231,15 +231,12 @@ fn mirror(project: &Project) -> Result<String, Stop> {
         return Err(Stop::Skipped("this is no Debian".to_owned()));
     }
     let codename = field("VERSION_CODENAME").unwrap_or("sid");
-    let targets = Command::new(project, "apt-get")
-        .args(["indextargets", "--format"])
-        .args(["$(RELEASE) $(COMPONENT) $(SITE)"])
+    // It says so also before the lists were ever fetched.
+    let files = Command::new(project, "apt-get")
+        .args(["update", "--print-uris", "-o", "Debug::NoLocking=true"])
         .read()
         .unwrap_or_default();
-    let sites: BTreeSet<_> = targets
-        .lines()
-        .filter_map(|line| line.strip_prefix(codename)?.strip_prefix(" main "))
-        .collect();
+    let sites = sites(&files, codename);
     // Others also name their suites after Debian's releases; Debian's mirrors keep to one path.
     sites
         .iter()
@@ -247,6 +244,16 @@ fn mirror(project: &Project) -> Result<String, Stop> {
         .or_else(|| sites.first())
         .map(|site| (*site).to_owned())
         .ok_or_else(|| Stop::Skipped(format!("apt knows no mirror of {codename}")))
+}
+
+/// Where a suite is, from lines such as `'http://mirror/debian/dists/bookworm/InRelease' NAME 0`.
+fn sites<'a>(files: &'a str, suite: &str) -> BTreeSet<&'a str> {
+    let end = format!("/dists/{suite}/InRelease");
+    files
+        .lines()
+        .filter_map(|line| line.strip_prefix('\'')?.split_once('\''))
+        .filter_map(|(file, _)| file.strip_suffix(end.as_str()))
+        .collect()
 }
 
 /// Compares names in which numbers count as numbers.
@@ -268,6 +275,16 @@ mod tests {
         let package = Package::from_file("libfdt1_1%3a1.7-2_amd64.deb").unwrap();
         assert_eq!(package.name, "libfdt1");
         assert_eq!(package.version, "1:1.7-2");
+    }
+
+    #[test]
+    fn mirrors_are_those_of_the_suite() {
+        let files = "'http://a/debian/dists/bookworm/InRelease' a_debian_dists_bookworm_InRelease 0 \n\
+                     'http://b/debian-security/dists/bookworm-security/InRelease' b 0 \n\
+                     'http://c/dists/bookworm/main/binary-amd64/Packages.xz' c 0 \n\
+                     'http://d/dists/bookworm/InRelease' d 0 \n";
+        let found: Vec<_> = sites(files, "bookworm").into_iter().collect();
+        assert_eq!(found, ["http://a/debian", "http://d"]);
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub(crate) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
             )));
         }
     }
+    // Lists of an earlier run may name packages that are no longer there.
+    let _ = fs::remove_dir_all(directory.join("apt"));
     let mut lacking = Vec::new();
     for (index, part) in missing.iter().enumerate() {
         println!(
