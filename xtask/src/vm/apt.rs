@@ -129,25 +129,20 @@ impl<'a> Archive<'a> {
         Ok(archive)
     }
 
-    /// The newest package whose name matches, and with it all that it depends on.
+    /// The newest package whose name matches the first pattern that any name matches, and with it all that it depends on.
     ///
     /// # Errors
     ///
     /// [`Stop::Failed`] if there is none.
-    pub(super) fn choose(&self, pattern: &str) -> Result<(Package, Vec<Package>), Stop> {
-        let names = self
-            .apt("apt-cache")
-            .args(["search", "--names-only", pattern])
-            .read()
-            .unwrap_or_default();
-        let name = names
-            .lines()
-            .filter_map(|line| line.split_ascii_whitespace().next())
-            .max_by(|a, b| by_numbers(a, b))
+    pub(super) fn choose(&self, patterns: &[&str]) -> Result<(Package, Vec<Package>), Stop> {
+        let name = patterns
+            .iter()
+            .find_map(|pattern| self.newest(pattern))
             .ok_or_else(|| {
-                let suites = self.suites.names.join(" and ");
-                Stop::Failed(format!("no package of {suites} is named {pattern}"))
+                let (suites, patterns) = (self.suites.names.join(" and "), patterns.join(" or "));
+                Stop::Failed(format!("no package of {suites} is named {patterns}"))
             })?;
+        let name = name.as_str();
         let files = self
             .apt("apt-get")
             .args(["install", "--print-uris", "--quiet=2", "--yes", name])
@@ -164,6 +159,18 @@ impl<'a> Archive<'a> {
             .cloned()
             .ok_or_else(|| Stop::Failed(format!("apt does not say how to get {name}")))?;
         Ok((chosen, packages))
+    }
+
+    fn newest(&self, pattern: &str) -> Option<String> {
+        let names = self
+            .apt("apt-cache")
+            .args(["search", "--names-only", pattern])
+            .read()?;
+        names
+            .lines()
+            .filter_map(|line| line.split_ascii_whitespace().next())
+            .max_by(|a, b| by_numbers(a, b))
+            .map(str::to_owned)
     }
 
     /// Downloads packages and unpacks them, one over the other.

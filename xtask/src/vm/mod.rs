@@ -27,8 +27,8 @@ struct Part {
     /// Its directory.
     name: &'static str,
     suites: &'static Suites,
-    /// The package to start from, as a regular expression of which the newest match counts.
-    package: &'static str,
+    /// The package to start from, as regular expressions: of the first one that matches, the newest match counts.
+    packages: &'static [&'static str],
     /// Whether a package that it depends on is of use.
     wants: fn(&Package) -> bool,
     /// Puts together the part from the unpacked packages.
@@ -39,35 +39,39 @@ const PARTS: [Part; 5] = [
     Part {
         name: "busybox",
         suites: &BOOKWORM,
-        package: "^busybox-static$",
+        packages: &["^busybox-static$"],
         wants: |package| package.name == "busybox-static",
         assemble: busybox,
     },
     Part {
         name: "qemu-7.2",
         suites: &BOOKWORM,
-        package: "^qemu-system-x86$",
+        packages: &["^qemu-system-x86$"],
         wants: qemu::wants,
         assemble: qemu::assemble,
     },
     Part {
         name: "qemu-11.1",
         suites: &TRIXIE,
-        package: "^qemu-system-x86$",
+        packages: &["^qemu-system-x86$"],
         wants: qemu::wants,
         assemble: qemu::assemble,
     },
     Part {
         name: "linux-6.1",
         suites: &BOOKWORM,
-        package: "^linux-image-6\\.1\\.[0-9]+-[0-9]+-amd64$",
+        packages: &["^linux-image-6\\.1\\.[0-9]+-[0-9]+-amd64$"],
         wants: kernel::wants,
         assemble: kernel::assemble,
     },
     Part {
         name: "linux-7.2",
         suites: &TRIXIE,
-        package: "^linux-image-7\\.2\\.[0-9]+[+]deb13-amd64$",
+        // Backports go on; a newer one is better than none.
+        packages: &[
+            "^linux-image-7\\.2\\.[0-9]+[+]deb13-amd64$",
+            "^linux-image-[0-9.]+[+]deb13-amd64$",
+        ],
         wants: kernel::wants,
         assemble: kernel::assemble,
     },
@@ -141,7 +145,7 @@ fn is_current(part: &Path) -> bool {
 
 fn make(project: &Project, directory: &Path, part: &Part, tally: &mut Tally) -> Result<(), Stop> {
     let archive = Archive::open(project, directory, part.suites, tally)?;
-    let (chosen, packages) = archive.choose(part.package)?;
+    let (chosen, packages) = archive.choose(part.packages)?;
     let wanted: Vec<_> = packages
         .into_iter()
         .filter(|package| (part.wants)(package))
