@@ -43,7 +43,7 @@ pub(super) fn doctests(project: &Project, tally: &mut Tally) -> Result<(), Stop>
 }
 
 fn cargo_test(project: &Project) -> Command {
-    Command::cargo(project).args([
+    vm::with_parts(project, Command::cargo(project)).args([
         "test",
         "--workspace",
         "--all-features",
@@ -63,7 +63,7 @@ pub(super) fn has_nextest(project: &Project) -> bool {
 fn nextest(project: &Project, filter: &str, tally: &mut Tally) -> Result<(), Stop> {
     let report = project.root.join(REPORT);
     let _ = fs::remove_file(&report); // of an earlier run
-    let result = Command::cargo(project)
+    let result = vm::with_parts(project, Command::cargo(project))
         .args([
             "nextest",
             "run",

@@ -8,6 +8,7 @@ mod apt;
 mod kernel;
 mod qemu;
 
+use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ use apt::{Archive, BOOKWORM, Package, Suites, TRIXIE};
 
 /// Goes up when a part that is there is no longer what this program would make of the same packages.
 const RECIPE: &str = "2";
+
+/// Another place for the parts than `target/vm`.
+const PLACE: &str = "SHMBUS_VM_PARTS";
 
 /// Something that virtual machines are made of.
 struct Part {
@@ -83,11 +87,8 @@ const PARTS: [Part; 5] = [
 ///
 /// [`Stop::Skipped`] when something stays missing, for example because there is no way to Debian's packages.
 pub(crate) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
-    let directory = project.target.join("vm");
-    let missing: Vec<_> = PARTS
-        .iter()
-        .filter(|part| !is_current(&directory.join(part.name)))
-        .collect();
+    let directory = directory(project);
+    let missing = missing(&directory);
     if missing.is_empty() {
         return Ok(());
     }
@@ -127,12 +128,37 @@ pub(crate) fn set_up(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
     }
 }
 
-/// Builds what runs in guests, before tests want it.
+/// Where the parts are; tests look there too.
+fn directory(project: &Project) -> PathBuf {
+    env::var_os(PLACE).map_or_else(|| project.target.join("vm"), PathBuf::from)
+}
+
+fn missing(directory: &Path) -> Vec<&'static Part> {
+    PARTS
+        .iter()
+        .filter(|part| !is_current(&directory.join(part.name)))
+        .collect()
+}
+
+/// The command of tests in guests, which are told where the parts are if they would not look there by themselves.
+pub(crate) fn with_parts(project: &Project, tests: Command) -> Command {
+    let directory = directory(project);
+    if directory == project.root.join("target/vm") {
+        tests
+    } else {
+        tests.env(PLACE, directory)
+    }
+}
+
+/// Builds what runs in guests, before tests want it, if guests can be made.
 ///
 /// # Errors
 ///
 /// [`Stop::Failed`] if it does not build.
 pub(crate) fn build_programs(project: &Project, tally: &mut Tally) -> Result<(), Stop> {
+    if !missing(&directory(project)).is_empty() {
+        return Ok(());
+    }
     Command::cargo(project)
         .args(["run", "--quiet", "--profile", "checked"])
         .args(["--package", "shmbus-vm", "--bin", "build-guest-programs"])

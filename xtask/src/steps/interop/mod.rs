@@ -70,7 +70,7 @@ pub(crate) fn interop(project: &Project, options: &Options, tally: &mut Tally) -
 }
 
 fn tests(project: &Project, options: &Options) -> Command {
-    let command = Command::cargo(project).env("SHMBUS_VM_MATRIX", "all");
+    let command = vm::with_parts(project, Command::cargo(project)).env("SHMBUS_VM_MATRIX", "all");
     if has_nextest(project) {
         // What a test reports is shown when the test ends, whether it passes or not.
         let output = [
