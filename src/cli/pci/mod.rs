@@ -1,6 +1,7 @@
 //! `shmbus pci`: PCI functions, what they are, and who drives them.
 
 mod capabilities;
+mod ivshmem;
 mod show;
 mod virtio;
 
@@ -35,8 +36,9 @@ enum PciAction {
         #[arg(value_name = "ADDRESS", required = true)]
         functions: Vec<Address>,
     },
-    /// Show what a function offers: capabilities, BARs, interrupts. A virtio device that no driver of the kernel's has
-    /// is also asked for its features, queues and configuration, and reset for that.
+    /// Show what a function offers: capabilities, BARs, interrupts. Unless a driver of the kernel's has it, a virtio
+    /// device is also asked for its features, queues and configuration, and reset for that; an ivshmem function is
+    /// looked through for a bus.
     Show {
         /// The function.
         #[arg(value_name = "ADDRESS")]

@@ -2,12 +2,12 @@
 
 use shmbus::transports::pci::virtio::device_id;
 use shmbus::transports::pci::{
-    Address, Bar, BarSpace, Capability, ConfigError, ConfigSnapshot, Header, Listed, Registers,
-    ResourceFunction, Sysfs,
+    Address, Bar, BarSpace, Capability, ConfigError, ConfigSnapshot, Function, Header, Identity,
+    Listed, Registers, ResourceFunction, Sysfs,
 };
 use shmbus::transports::vfio::Container;
 
-use super::{capabilities, line, virtio, what};
+use super::{capabilities, ivshmem, line, virtio, what};
 use crate::cli::CliError;
 
 /// What everybody may read of a configuration space.
@@ -57,7 +57,7 @@ pub(super) fn text(sysfs: &Sysfs, address: Address) -> Result<String, CliError> 
         }
         Err(error) => line(&mut text, format_args!("  capabilities: {error}")),
     }
-    if is_virtio {
+    if is_virtio || function.identity == Identity::IVSHMEM {
         device(&mut text, &function);
     }
     Ok(text)
@@ -129,21 +129,29 @@ fn describe(bar: &Bar, length: u64) -> String {
     }
 }
 
-/// Asks a virtio device, by whatever way is open.
+/// Asks the device, by whatever way is open.
 fn device(text: &mut String, function: &Listed) {
-    let address = function.address;
+    let (address, identity) = (function.address, function.identity);
     let asked = match function.driver.as_deref() {
         None => ResourceFunction::open(address)
             .map_err(|error| error.to_string())
-            .and_then(virtio::describe),
+            .and_then(|function| ask(function, identity)),
         Some("vfio-pci") => Container::new()
             .and_then(|container| container.open(address))
             .map_err(|error| error.to_string())
-            .and_then(virtio::describe),
+            .and_then(|function| ask(function, identity)),
         Some(driver) => Err(format!("{driver} has it")),
     };
     match asked {
         Ok(description) => text.push_str(&description),
         Err(why) => line(text, format_args!("  the device is not asked: {why}")),
+    }
+}
+
+fn ask<F: Function>(function: F, identity: Identity) -> Result<String, String> {
+    if identity == Identity::IVSHMEM {
+        ivshmem::describe(&function).map_err(|error| error.to_string())
+    } else {
+        virtio::describe(function).map_err(|error| error.to_string())
     }
 }

@@ -1,7 +1,5 @@
 //! What a virtio device says when it is asked.
 
-use std::fmt::Display;
-
 use shmbus::transports::pci::virtio::{DeviceConfig, DeviceError, VirtioPci};
 use shmbus::transports::pci::{AccessError, Function, Registers};
 use shmbus::virtio::{DeviceId, Features, net};
@@ -9,12 +7,9 @@ use shmbus::virtio::{DeviceId, Features, net};
 use super::line;
 
 /// Features, queues and configuration. The device is reset before and after.
-pub(super) fn describe<F: Function>(function: F) -> Result<String, String> {
-    fn why(error: impl Display) -> String {
-        error.to_string()
-    }
-    let mut device = VirtioPci::open(function).map_err(why)?;
-    device.reset().map_err(why)?;
+pub(super) fn describe<F: Function>(function: F) -> Result<String, DeviceError> {
+    let mut device = VirtioPci::open(function)?;
+    device.reset()?;
     let (id, offered) = (device.id(), device.offered());
     let mut text = String::new();
     line(&mut text, format_args!("  features offered:"));
@@ -23,9 +18,7 @@ pub(super) fn describe<F: Function>(function: F) -> Result<String, String> {
         line(&mut text, format_args!("    {bit:>3} {name}"));
     }
     let fields = if id == DeviceId::NET {
-        device
-            .read_config(|config| NetFields::read(config, offered))
-            .map_err(why)?
+        device.read_config(|config| NetFields::read(config, offered))?
     } else {
         NetFields::default()
     };
@@ -36,7 +29,7 @@ pub(super) fn describe<F: Function>(function: F) -> Result<String, String> {
         wanted |= net::MQ | net::CTRL_VQ;
     }
     match device.negotiate(offered & wanted) {
-        Ok(()) => queues(&mut text, &mut device, fields.pairs()).map_err(why)?,
+        Ok(()) => queues(&mut text, &mut device, fields.pairs())?,
         Err(error) => line(&mut text, format_args!("    {error}")),
     }
     for region in device.shared_memory() {
@@ -44,7 +37,7 @@ pub(super) fn describe<F: Function>(function: F) -> Result<String, String> {
         line(&mut text, format_args!("  shared memory {id}: {place}"));
     }
     fields.describe(&mut text);
-    device.finish().map_err(why)?;
+    device.finish()?;
     Ok(text)
 }
 

@@ -1,6 +1,6 @@
 //! `shmbus pci` in guests: what QEMU's functions are, and who drives them.
 
-use shmbus_vm::{Error, Guest, Interop, Machine, Parts, matrix};
+use shmbus_vm::{Bus, Error, Guest, Interop, Machine, Parts, matrix};
 
 /// A network card, and a function that shares its group with another.
 const NET: &str = "0000:00:03.0";
@@ -13,6 +13,7 @@ fn functions_are_decoded_and_go_to_vfio_and_back() -> Result<(), Error> {
         return Ok(());
     };
     for (qemu, kernel) in matrix() {
+        let bus = Bus::start(&["--device", "clock"])?;
         let guest = Machine::new(&parts, qemu, kernel)
             .netdev("user,id=net")
             .device(
@@ -23,6 +24,8 @@ fn functions_are_decoded_and_go_to_vfio_and_back() -> Result<(), Error> {
             .device("virtio-rng-pci,addr=4.1,disable-legacy=on,iommu_platform=on")
             .arguments(["-object", "memory-backend-ram,id=shared,size=1M"])
             .device("ivshmem-plain,memdev=shared,addr=5")
+            .chardev(&format!("socket,id=bus,path={}", bus.ivshmem().display()))
+            .device("ivshmem-doorbell,chardev=bus,vectors=4,addr=6")
             .module("vfio_iommu_type1")
             .module("vfio_pci")
             .module("virtio_pci")
@@ -77,6 +80,13 @@ fn lists(guest: &Guest) -> Result<(), Error> {
     let shown = guest.succeed("shmbus pci show 0000:00:05.0")?;
     has_line(&shown, &["BAR 2: 0x100000 bytes of memory"]);
     has_line(&shown, &["IOMMU group:", "alone"]);
+    has_line(&shown, &["no bus to attach to: "]);
+    let shown = guest.succeed("shmbus pci show 0000:00:06.0")?;
+    has_line(
+        &shown,
+        &["a bus, in the memory of this guest alone: the host is peer 0"],
+    );
+    has_line(&shown, &["area of this machine: "]);
     // What a user may not see is left out.
     let shown = guest.succeed(&format!("su user -c 'shmbus pci show {NET}'"))?;
     has_line(&shown, &["capabilities are shown to root only"]);
