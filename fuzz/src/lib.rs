@@ -1,5 +1,6 @@
 //! What the fuzz targets share: memory whose peer does what the fuzzer says, and rings over it.
 
+pub mod pci;
 pub mod ring;
 
 use std::cell::RefCell;
