@@ -4,7 +4,6 @@ use super::capability::{StructureKind, VirtioCapability};
 use super::common_config;
 use super::error::LayoutError;
 use crate::pci::bars::Place;
-use crate::pci::config_error::ConfigError;
 use crate::pci::function::BarIndex;
 use crate::pci::msix::Msix;
 
@@ -187,12 +186,5 @@ fn check_apart(
             second_place,
         }),
         None => Ok(()),
-    }
-}
-
-/// Reads of configuration space alone cannot fail with this; what opens a function can.
-impl From<crate::pci::error::AccessError> for LayoutError {
-    fn from(error: crate::pci::error::AccessError) -> Self {
-        Self::Config(ConfigError::Access(error))
     }
 }
