@@ -31,6 +31,22 @@ fn rang(fd: impl AsFd) -> bool {
     }
 }
 
+/// QEMU's network card: the queues of all pairs are there once MQ is negotiated.
+#[test]
+fn queues_may_be_more_once_features_are_negotiated() {
+    let (mut driver, device) = opened(&blueprint());
+    let mut reads = 0;
+    device.lie(lies::changed(CommonRegister::NumQueues, move |honest| {
+        reads += 1;
+        if reads == 1 { 1 } else { honest }
+    }));
+    driver.reset().unwrap();
+    assert_eq!(driver.queues(), 1);
+    driver.negotiate(BASIC).unwrap();
+    assert_eq!(driver.queues(), 3);
+    assert_eq!(driver.queue_size(2).unwrap(), Some(256));
+}
+
 #[test]
 fn a_device_is_walked_through_its_life() {
     let (mut driver, device) = opened(&blueprint());

@@ -96,7 +96,7 @@ pub struct VirtioPci<F: Function> {
     /// What the device offered after the reset; it is not asked again.
     offered: Features,
     features: Features,
-    /// How many queues there were after the reset.
+    /// How many queues there are, as far as is known.
     pub(super) queues: u16,
     pub(super) enabled: BTreeSet<u16>,
     /// How many vectors are enabled.
@@ -195,7 +195,8 @@ impl<F: Function> VirtioPci<F> {
         self.features
     }
 
-    /// How many queues it said after the last reset that it has, without administration queues.
+    /// How many queues it said that it has, without administration queues: after the last reset, and again once features were
+    /// negotiated, which it may depend on.
     pub fn queues(&self) -> u16 {
         self.queues
     }
@@ -260,6 +261,8 @@ impl<F: Function> VirtioPci<F> {
             // Some devices look at a queue's memory as soon as it is enabled.
             device.function.set_bus_master(true)?;
             device.features = accepted;
+            // QEMU's network card has the queues of all pairs only with MQ.
+            device.queues = device.common.queues()?;
             device.stage = Stage::Configuring;
             Ok(())
         })
