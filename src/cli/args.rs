@@ -9,9 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shmbus::devices::clock::{ClockKind, EstimateLimits};
 use shmbus::ring::RingKind;
 use shmbus::transports::pci::Address;
+use shmbus::virtio::Features;
 
 use super::device_spec::DeviceSpec;
-use super::guest::LineSpec;
+use super::guest::{LineSpec, StackAddress, feature};
 use super::guest_counter::{GuestCounter, clock_kind, scale};
 use super::ivshmem_spec::IvshmemSpec;
 use super::pci::PciArgs;
@@ -196,14 +197,58 @@ pub(crate) enum GuestAction {
         #[command(subcommand)]
         action: IntcAction,
     },
-    /// Talk TCP/IP through the bus's network.
-    Net {
-        /// This guest's address [default: 10.111.0.N, N the number of its port].
-        #[arg(long, value_name = "ADDRESS")]
-        address: Option<Ipv4Addr>,
-        #[command(subcommand)]
-        action: NetAction,
-    },
+    /// Talk TCP/IP through the bus's network, or through a virtio network card behind --pci.
+    Net(NetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetArgs {
+    /// This guest's address [default on a bus: 10.111.0.N, N the number of its port]. A card needs one; without a prefix,
+    /// 24 bits of it name the network.
+    #[arg(long, value_name = "ADDRESS[/PREFIX]")]
+    pub(crate) address: Option<StackAddress>,
+    #[command(flatten)]
+    pub(crate) card: CardArgs,
+    #[command(subcommand)]
+    pub(crate) action: NetAction,
+}
+
+/// How a network card is driven.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for a network card")]
+pub(crate) struct CardArgs {
+    /// Where packets to other networks go.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// How many queue pairs to use [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) queue_pairs: Option<u16>,
+    /// What the rings must be: split, split-inorder, packed or packed-inorder [default: what the card has].
+    #[arg(long, value_name = "FORMAT", value_parser = ring_kind)]
+    pub(crate) ring: Option<RingKind>,
+    /// Features that are not accepted, by name: csum, guest-csum, mtu, mac, mrg-rxbuf, status, mq, indirect, event-idx,
+    /// in-order.
+    #[arg(long, value_name = "FEATURE,...", value_delimiter = ',', value_parser = feature)]
+    pub(crate) without: Vec<Features>,
+    /// Features that must be negotiated.
+    #[arg(long, value_name = "FEATURE,...", value_delimiter = ',', value_parser = feature)]
+    pub(crate) require: Vec<Features>,
+    /// Bytes of a receive buffer, a multiple of 64. Frames that are longer need the feature mrg-rxbuf [default: as long as
+    /// a frame].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) receive_buffer: Option<u32>,
+}
+
+impl CardArgs {
+    /// Whether any of them was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.gateway.is_some()
+            || self.queue_pairs.is_some()
+            || self.ring.is_some()
+            || !self.without.is_empty()
+            || !self.require.is_empty()
+            || self.receive_buffer.is_some()
+    }
 }
 
 #[derive(Debug, Subcommand)]

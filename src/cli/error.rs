@@ -13,6 +13,7 @@ use shmbus::devices::net::app::serve::ServerError;
 use shmbus::devices::net::pcap::CaptureError;
 use shmbus::devices::net::tap::TapError;
 use shmbus::devices::timer::TimerFault;
+use shmbus::ring::RingKind;
 use shmbus::transports::pci::{Address, FunctionError, Identity};
 use shmbus::transports::vfio::OpenError;
 
@@ -68,6 +69,12 @@ pub(crate) enum CliError {
     HostGoneForGood,
     #[error("what the host's clock showed in an exchange cannot be told: {0}")]
     HostsTime(String),
+    #[error("options for a network card, or a prefix, were given for a bus")]
+    ForCards,
+    #[error("a network card needs an address: `--address ADDRESS/PREFIX`")]
+    NoAddress,
+    #[error("virtio devices have no {ring} rings")]
+    NotVirtio { ring: RingKind },
     #[error("cannot write the result: {0}")]
     Output(io::Error),
     #[error("cannot catch signals: {0}")]

@@ -34,7 +34,10 @@ pub use self::clock::{
 pub use self::error::GuestError;
 pub use self::link::HostGone;
 use self::link::{Invitation, Link};
-pub use self::network::{BusPort, Ended, Network, NetworkCounters, NetworkError};
+pub use self::network::{
+    BusPort, Card, CardCounters, CardError, CardOptions, CardPort, Ended, Environment, Interrupts,
+    Network, NetworkCounters, NetworkError, OnBus,
+};
 use crate::bells::{self, Bells, Side};
 use crate::control::{DeviceOffer, DriverState, role};
 use crate::region_set::{RegionSet, Subject, attach_table};

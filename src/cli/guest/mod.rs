@@ -23,6 +23,7 @@ use super::report::GuestEvent;
 use super::stop::Stop;
 
 pub(crate) use self::intc::LineSpec;
+pub(crate) use self::net::{StackAddress, feature};
 
 /// How long a host may take to be there, and to let the guest in.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,7 +62,7 @@ pub(super) fn run(args: &GuestArgs) -> Result<(), CliError> {
             Ok(())
         }
         GuestAction::Intc { action } => intc::run(args, action),
-        GuestAction::Net { address, action } => net::run(args, *address, action),
+        GuestAction::Net(net) => net::run(args, net),
     }
 }
 

@@ -1,4 +1,7 @@
-//! `guest net`: TCP/IP through the bus's network.
+//! `guest net`: TCP/IP through the bus's network, or through a network card.
+
+mod bus;
+mod card;
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -6,130 +9,111 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shmbus::devices::clock::{ClockKind, monotonic_ns};
 use shmbus::devices::net::app::Application;
-use shmbus::devices::net::app::fetch::{Fetch, FetchConfig};
+use shmbus::devices::net::app::fetch::{Fetch, FetchConfig, Fetched};
 use shmbus::devices::net::app::ping::{Ping, PingConfig};
 use shmbus::devices::net::app::serve::{Server, ServerConfig};
-use shmbus::guest::{BusPort, Ended, Network};
+use shmbus::guest::{Ended, Environment, Network};
 use shmbus::signal::Priority;
 use shmbus::signal::os::Token;
 
-use super::{connect, reconnect, report};
-use crate::cli::args::{GuestArgs, NetAction, Sink};
+use super::report;
+use crate::cli::args::{GuestArgs, NetAction, NetArgs, Sink};
 use crate::cli::error::CliError;
 use crate::cli::hex;
 use crate::cli::report::{GuestEvent, GuestReport};
 use crate::cli::stop::Stop;
 use crate::cli::url::Url;
 
+pub(crate) use self::card::{StackAddress, feature};
+
 /// How often progress is reported.
 const REPORT_PERIOD: Duration = Duration::from_millis(50);
 
-/// How often the clock is compared with the host's: a timer of the bus says when.
-const WATCH_PERIOD: Duration = Duration::from_millis(10);
-
-pub(super) fn run(
-    args: &GuestArgs,
-    address: Option<Ipv4Addr>,
-    action: &NetAction,
-) -> Result<(), CliError> {
-    let network = Network::new(connect(args)?, address)?;
-    let session = Session::new(args, network)?;
-    match action {
-        NetAction::Ping { address, count } => session.ping(*address, *count),
-        NetAction::Fetch {
-            url,
-            seconds,
-            sink,
-            sha256,
-        } => {
-            let sha256 = sha256.as_deref().map(hex::decode_sha256).transpose()?;
-            session.fetch(url, seconds.map(Duration::from_secs), *sink, sha256)
-        }
-        NetAction::Serve { directory, port } => session.serve(directory, *port),
+pub(super) fn run(args: &GuestArgs, net: &NetArgs) -> Result<(), CliError> {
+    match card::find(args)? {
+        Some(address) => Session::new(args, card::OnCard::connect(address, net)?)?.act(&net.action),
+        None => Session::new(args, bus::OnBus::connect(args, net)?)?.act(&net.action),
     }
 }
 
+/// What frames go over, as the command needs to know it.
+trait Carrier: Sized {
+    /// What the stack lives in.
+    type Environment: Environment;
+
+    /// The network.
+    fn network(&mut self) -> &mut Network<Self::Environment>;
+
+    /// Runs an application until `watch` has enough, or something else ends it.
+    fn run<A: Application<<Self::Environment as Environment>::Port>>(
+        &mut self,
+        application: &mut A,
+        watch: impl FnMut(&mut Network<Self::Environment>, &mut A) -> ControlFlow<()>,
+    ) -> Result<Ended, CliError>;
+
+    /// Goes on after the host is gone; false if this process is to stop.
+    fn recover(&mut self, stop: &Stop) -> Result<bool, CliError>;
+
+    /// Ends it; adds what it counted to the report.
+    fn finish(self, report: &mut GuestReport) -> Result<(), CliError>;
+}
+
 /// A network and what is watched while it runs.
-struct Session<'a> {
+struct Session<'a, C> {
     args: &'a GuestArgs,
-    network: Network,
+    carrier: C,
     stop: Stop,
     stop_token: Token,
     /// When progress was last reported: files may be smaller than what comes in a period.
     reported: Instant,
-    watch: Watch,
 }
 
-/// The clock's errors, met on the way.
-#[derive(Default)]
-struct Watch {
-    next: Duration,
-    errors_ns: Vec<u64>,
-    bound_ns: u64,
-}
-
-/// So many errors are kept, which is enough for a median: later ones take the place of earlier ones.
-const ERRORS_KEPT: usize = 4096;
-
-impl Watch {
-    /// Compares the bus's clock with the host's own, which on this transport can be read here too.
-    fn look(&mut self, network: &mut Network, now: Duration) -> Result<(), CliError> {
-        if now < self.next {
-            return Ok(());
-        }
-        self.next = now + WATCH_PERIOD;
-        network.wake_at(self.next)?;
-        let (error, reading) = network.with_clock(|clock| {
-            super::clock::error_of(|| clock.now(ClockKind::Monotonic), monotonic_ns)
-        })?;
-        if self.errors_ns.len() == ERRORS_KEPT {
-            self.errors_ns.swap_remove(0);
-        }
-        self.errors_ns.push(error.unsigned_abs());
-        self.bound_ns = self.bound_ns.max(reading.error_ns);
-        Ok(())
-    }
-}
-
-impl<'a> Session<'a> {
-    fn new(args: &'a GuestArgs, mut network: Network) -> Result<Self, CliError> {
+impl<'a, C: Carrier> Session<'a, C> {
+    fn new(args: &'a GuestArgs, mut carrier: C) -> Result<Self, CliError> {
         let mut stop = Stop::on_signals()?;
         if args.report {
             stop = stop.or_when_stdin_closes()?;
         }
-        let stop_token = network.guest().add_fd(&stop, Priority::LOWEST)?;
-        let address = network.address().to_string();
+        let stop_token = carrier.network().add_fd(&stop, Priority::LOWEST)?;
+        let address = carrier.network().address().to_string();
         report(args, &GuestEvent::Ready { address })?;
         Ok(Self {
             args,
-            network,
+            carrier,
             stop,
             stop_token,
             reported: Instant::now(),
-            watch: Watch::default(),
         })
+    }
+
+    fn act(self, action: &NetAction) -> Result<(), CliError> {
+        match action {
+            NetAction::Ping { address, count } => self.ping(*address, *count),
+            NetAction::Fetch {
+                url,
+                seconds,
+                sink,
+                sha256,
+            } => {
+                let sha256 = sha256.as_deref().map(hex::decode_sha256).transpose()?;
+                self.fetch(url, seconds.map(Duration::from_secs), *sink, sha256)
+            }
+            NetAction::Serve { directory, port } => self.serve(directory, *port),
+        }
     }
 
     /// Runs an application until `watch` has enough (true) or this process is to stop (false). A host that restarts
     /// is waited for.
-    fn run<A: Application<BusPort>>(
+    fn run<A: Application<<C::Environment as Environment>::Port>>(
         &mut self,
         application: &mut A,
-        mut watch: impl FnMut(&mut Network, &mut A) -> Result<ControlFlow<()>, CliError>,
+        mut watch: impl FnMut(&mut Network<C::Environment>, &mut A) -> Result<ControlFlow<()>, CliError>,
     ) -> Result<bool, CliError> {
         loop {
             let mut failed = None;
-            // Only a parent process wants to know how good the clock is.
-            let mut clock_watch = self.args.report.then_some(&mut self.watch);
-            let ended = self.network.run(application, |network, application, now| {
-                let looked = match &mut clock_watch {
-                    Some(clock_watch) => clock_watch.look(network, now),
-                    None => Ok(()),
-                };
-                let outcome = looked.and_then(|()| watch(network, application));
-                outcome.unwrap_or_else(|error| {
+            let ended = self.carrier.run(application, |network, application| {
+                watch(network, application).unwrap_or_else(|error| {
                     failed = Some(error);
                     ControlFlow::Break(())
                 })
@@ -142,13 +126,11 @@ impl<'a> Session<'a> {
                 Ended::Ready(token) if token == self.stop_token => return Ok(false),
                 Ended::Ready(_) => {}
                 Ended::HostGone => {
-                    let Some(guest) = reconnect(self.args, &self.stop)? else {
+                    if !self.carrier.recover(&self.stop)? {
                         return Ok(false);
-                    };
-                    self.network.move_to(guest)?;
-                    self.stop_token = self.network.guest().add_fd(&self.stop, Priority::LOWEST)?;
-                    // The new session's timers are all off.
-                    self.watch.next = Duration::ZERO;
+                    }
+                    let network = self.carrier.network();
+                    self.stop_token = network.add_fd(&self.stop, Priority::LOWEST)?;
                 }
             }
         }
@@ -160,7 +142,7 @@ impl<'a> Session<'a> {
             interval: Duration::from_millis(200),
             ..PingConfig::new(target)
         };
-        let mut ping = Ping::new(self.network.stack(), config);
+        let mut ping = Ping::new(self.carrier.network().stack(), config);
         let mut answers = 0;
         let mut out = io::stdout();
         self.run(&mut ping, |_, ping| {
@@ -196,11 +178,11 @@ impl<'a> Session<'a> {
             port,
             ..ServerConfig::default()
         };
-        let mut server = Server::new(self.network.stack(), directory, config)?;
+        let mut server = Server::new(self.carrier.network().stack(), directory, config)?;
         tracing::info!(
             "serving {} at http://{}:{port}/",
             directory.display(),
-            self.network.address()
+            self.carrier.network().address()
         );
         self.run(&mut server, |_, _| Ok(ControlFlow::Continue(())))?;
         let served = server.counters();
@@ -251,10 +233,10 @@ impl<'a> Session<'a> {
         url: &Url,
         writer: Box<dyn Write>,
         bytes_before: u64,
-    ) -> Result<Option<shmbus::devices::net::app::fetch::Fetched>, CliError> {
-        let now = Duration::from_nanos(self.network.now()?.time_ns);
+    ) -> Result<Option<Fetched>, CliError> {
+        let now = self.carrier.network().now()?;
         let config = FetchConfig::new(url.host, url.port, url.path.clone());
-        let mut fetch = Fetch::new(self.network.stack(), config, writer, now);
+        let mut fetch = Fetch::new(self.carrier.network().stack(), config, writer, now);
         let mut outcome = None;
         let args = self.args;
         let mut reported = self.reported;
@@ -271,28 +253,14 @@ impl<'a> Session<'a> {
             Ok(done_if(failed || closed))
         })?;
         self.reported = reported;
-        let mut writer = fetch.finish(self.network.stack());
+        let mut writer = fetch.finish(self.carrier.network().stack());
         writer.flush().map_err(CliError::Output)?;
         Ok(outcome.transpose()?)
     }
 
-    /// Leaves the bus and tells the parent what was done.
-    fn finish(self, report_so_far: GuestReport) -> Result<(), CliError> {
-        let counters = self.network.counters();
-        let mut errors = self.watch.errors_ns;
-        errors.sort_unstable();
-        let done = GuestReport {
-            clock_error_max_ns: errors.last().copied().unwrap_or(0),
-            clock_error_median_ns: errors.get(errors.len() / 2).copied().unwrap_or(0),
-            clock_bound_ns: self.watch.bound_ns,
-            signals_sent: counters.signals.sent,
-            signals_suppressed: counters.signals.suppressed,
-            table_reads: counters.table_reads,
-            timer_set: counters.timer.set,
-            timer_discarded: counters.timer.discarded,
-            ..report_so_far
-        };
-        self.network.leave();
+    /// Ends the network and tells the parent what was done.
+    fn finish(self, mut done: GuestReport) -> Result<(), CliError> {
+        self.carrier.finish(&mut done)?;
         report(self.args, &GuestEvent::Done(done))
     }
 }
