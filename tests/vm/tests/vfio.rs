@@ -109,6 +109,7 @@ fn both_crates_reach_registers_interrupts_memory_and_reset() -> Result<(), Error
         let guest = machine(&parts, qemu, kernel).boot()?;
         CHECK.run(&guest)?;
         VIRTIO.run(&guest)?;
+        guest.succeed(&format!("shmbus-in-guest vfio together {EDU} {NETWORK}"))?;
         guest.shut_down()?;
     }
     Ok(())

@@ -27,8 +27,8 @@ impl Memory {
         Self { space, function }
     }
 
-    /// Lets functions access memory that is there: a window on a [`SharedMemory`](shmbus_shm::SharedMemory), on a guest's memory,
-    /// on another function's BAR. The region's window is the same, and keeps the mapping there.
+    /// Lets functions access memory that is there: a window on a [`SharedMemory`](shmbus_shm::SharedMemory), or on a guest's
+    /// memory. The region's window is the same, and keeps the mapping there.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ mod edu;
 mod limits;
 mod measure;
 mod safety;
+mod together;
 mod virtio;
 
 use std::error::Error;
@@ -72,6 +73,7 @@ impl Passed for PciDriverFunction {
 pub(crate) fn run(arguments: &[&str]) -> Checked {
     match arguments {
         ["measure", address] => measure::run(address.parse()?),
+        ["together", edu, other] => together::run(edu.parse()?, other.parse()?),
         [test, VfioFunction::CRATE, address] => run_over::<VfioFunction>(test, address),
         [test, PciDriverFunction::CRATE, address] => run_over::<PciDriverFunction>(test, address),
         _ => Err("a test, a crate and an address are expected".into()),

@@ -4,9 +4,11 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use shmbus_shm::{Field, Window};
+use shmbus_shm::{Access, Field, SharedMemory, Window, Writers};
 use shmbus_signal::os::Waiter;
-use shmbus_transports::pci::{AccessError, Address, BarIndex, DmaMemory, FunctionError, Registers};
+use shmbus_transports::pci::{
+    AccessError, Address, BarIndex, DmaError, DmaMemory, FunctionError, Registers,
+};
 use shmbus_transports::vfio::OpenError;
 
 use super::edu::{Edu, IDENTITY, LIVENESS, RAISE};
@@ -136,6 +138,15 @@ fn interrupts<F: Passed>(edu: &mut Edu<F>) -> Checked {
 
 fn memory<F: Passed>(edu: &Edu<F>) -> Checked {
     let memory = edu.function.memory();
+    let ours = SharedMemory::create("ours", 4096, Writers::Creator)?;
+    let fd = ours.as_fd().try_clone_to_owned()?;
+    let read_only = SharedMemory::from_peer(fd, 4096, Access::Read)?;
+    let refused = memory.map(read_only.window());
+    ensure(
+        matches!(refused, Err(DmaError::System { .. })),
+        format!("{refused:?}"),
+    )?;
+
     let (from, to) = (memory.allocate(4096)?, memory.allocate(8192)?);
     fill(&from.window, 0x5a)?;
     fill(&to.window, 0xff)?;

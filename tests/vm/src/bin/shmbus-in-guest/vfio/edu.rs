@@ -46,7 +46,10 @@ pub(super) struct Edu<F: Passed> {
 
 impl<F: Passed> Edu<F> {
     pub(super) fn open(address: Address) -> Checked<Self> {
-        let mut function = F::open(address)?;
+        Self::over(F::open(address)?)
+    }
+
+    pub(super) fn over(mut function: F) -> Checked<Self> {
         let registers = function.bar(bar_0()?)?;
         let waiter = Waiter::new()?;
         function.enable_vectors(&[waiter.as_fd()])?;
