@@ -3,13 +3,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::write;
-use shmbus_shm::testing::{Counting, Probed};
+use shmbus_shm::testing::{Counting, Probe, Probed};
 use shmbus_shm::{Mapped, Window, heap};
 
 use super::*;
@@ -259,6 +259,42 @@ fn a_storm_is_muted_and_starves_nobody() {
     );
     stormy.notifier.notify().unwrap();
     assert!(set.wait(LOST).unwrap());
+}
+
+/// A sender who has a set find news whenever it wants to sleep, and none when it looks, does not hide what else is due.
+#[test]
+fn a_doorbell_that_cannot_be_armed_hides_nobody() {
+    #[derive(Clone, Default)]
+    struct Flickering(Arc<AtomicU64>);
+
+    impl Probe for Flickering {
+        fn load(&self, offset: usize, bytes: usize, value: u64) -> u64 {
+            // The root, at every third look: after the one that found nothing.
+            let is_root = offset == 0 && bytes == 8;
+            u64::from(is_root && self.0.fetch_add(1, Relaxed) % 3 == 1) + value
+        }
+    }
+
+    let mut set = SignalSet::new().unwrap();
+    set.set_spin(Duration::ZERO);
+    let flickering = Flickering::default();
+    let (_, _ringer) = add(&mut set, 10, Priority::HIGHEST, |window| {
+        Probed::new(window, flickering.clone())
+    });
+    let (reader, mut writer) = io::pipe().unwrap();
+    let pipe = set
+        .add_fd(reader, Interest::READABLE, Priority::LOWEST)
+        .unwrap();
+    writer.write_all(b"x").unwrap();
+    let waits = (0..100).find(|_| {
+        assert!(set.wait(LOST).unwrap());
+        let mut found = false;
+        while let Some(event) = set.next_event() {
+            found |= event.token() == pipe;
+        }
+        found
+    });
+    assert!(waits.is_some_and(|waits| waits > 0), "{waits:?}");
 }
 
 #[test]

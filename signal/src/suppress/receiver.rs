@@ -77,7 +77,11 @@ impl<T: Window, A: Window, S: AsMut<[u64]>> Receiver<T, A, S> {
     /// Asks to be woken once so many channels more were raised than this receiver has seen, for who rather sleeps through
     /// a few. One channel raised twice counts twice.
     pub fn arm_after(&self, raises: u64) -> Arm {
-        self.arm_at(self.stamp().saturating_add(raises))
+        match self.stamp().checked_add(raises) {
+            Some(stamp) => self.arm_at(stamp),
+            // No honest sender comes so far. What stands there was reported, and must keep nobody awake for ever.
+            None => self.alarm.arm_unless(u64::MAX, || !self.is_idle()),
+        }
     }
 
     /// Asks to be woken once the sender has raised `stamp` channels in all: a channel's generation is that count when it

@@ -53,6 +53,21 @@ fn the_sender_reads_the_armed_word_only_and_once() {
     assert_eq!((counts.sent, counts.suppressed), (0, 100));
 }
 
+/// A dishonest sender's root, as high as can be: once it was looked at, it keeps nobody awake.
+#[test]
+fn a_root_at_the_end_of_all_counts_lets_its_receiver_sleep() {
+    let Doorbell {
+        tree, mut receiver, ..
+    } = doorbell(10);
+    let root = Field::<u64, _>::new(&tree, 0).unwrap();
+    for last in [u64::MAX, u64::MAX - 1] {
+        root.store(last, Relaxed);
+        assert_eq!(receiver.arm(), Arm::Moved);
+        while receiver.poll(|_, _| {}) != Scan::Unchanged {}
+        assert_eq!(receiver.arm(), Arm::Armed);
+    }
+}
+
 #[test]
 fn a_threshold_sleeps_through_what_is_below() {
     let Doorbell {

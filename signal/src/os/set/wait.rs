@@ -51,7 +51,7 @@ impl<W: Window> SignalSet<W> {
         }
         loop {
             if self.arm() == Arm::Moved {
-                return Ok(true);
+                return self.found();
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             self.counts.blocked += 1;
