@@ -22,7 +22,12 @@ pub(crate) fn cells(line: &'static str) -> Option<Vec<&'static str>> {
 
 /// The tables under heading `section`, in order.
 pub(crate) fn tables(section: &str) -> Vec<DocTable> {
-    let body = DOC
+    tables_of(DOC, section)
+}
+
+/// The tables under heading `section` of another document, in order.
+pub(crate) fn tables_of(document: &'static str, section: &str) -> Vec<DocTable> {
+    let body = document
         .split("\n## ")
         .find(|part| part.lines().next() == Some(section))
         .unwrap_or_else(|| panic!("no section {section}"));

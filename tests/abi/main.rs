@@ -1,4 +1,4 @@
-//! `docs/abi.md` against the code: every offset, width, size and number in its tables.
+//! `docs/abi.md` and `docs/ivshmem.md` against the code: every offset, width, size and number in its tables.
 //!
 //! A structure is made by the code, in memory; each row of its table must then find there what the row's name stands
 //! for. A row that the test does not know fails, and so does a name without a row.
@@ -6,6 +6,7 @@
 
 mod devices;
 mod document;
+mod ivshmem;
 mod pairs;
 mod pinned;
 mod rings;
