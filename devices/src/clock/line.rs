@@ -69,8 +69,8 @@ impl Mapping {
         }
     }
 
-    /// The host's count, and the bound on that in nanoseconds, at a rate of the host's counter.
-    fn to_host(self, counter: u64, rate: Rate) -> Result<(u64, u64), TimelineError> {
+    /// The host's count, and the bound on that in nanoseconds, for a counter that was read after the sample.
+    fn to_host(self, counter: u64, sample: &ClockSample) -> Result<(u64, u64), TimelineError> {
         match self {
             Self::Told(transform) => Ok((transform.to_host(counter), transform.error_ns)),
             Self::Estimated {
@@ -79,20 +79,27 @@ impl Mapping {
                 ..
             } => {
                 let (host, ticks) = estimate.to_host(counter);
-                let error_ns = u64::try_from(rate.elapsed_ns(ticks) + 1).unwrap_or(u64::MAX);
+                let error_ns = sample.rate.elapsed_ns(ticks) + 1;
+                let error_ns = u64::try_from(error_ns).unwrap_or(u64::MAX);
                 if error_ns > max_error_ns {
                     return Err(TimelineError::Uncertain {
                         error_ns,
                         max_error_ns,
                     });
                 }
-                Ok((host, error_ns))
+                // The host's counter is not behind the sample, which was there before. Where only the estimate says so, the
+                // sample's count is as near, and within the same bound.
+                let behind = sample.counter.wrapping_sub(host);
+                match (1..=ticks).contains(&behind) {
+                    true => Ok((sample.counter, error_ns)),
+                    false => Ok((host, error_ns)),
+                }
             }
         }
     }
 
     /// How long an estimate's bound stays below what is asked for.
-    fn good_for_ns(&self, counter: u64, rate: Rate) -> Option<u64> {
+    fn good_for_ns(&self, counter: u64, sample: &ClockSample) -> Option<u64> {
         let Self::Estimated {
             estimate,
             max_error_ns,
@@ -101,7 +108,7 @@ impl Mapping {
         else {
             return None;
         };
-        let (_, error_ns) = self.to_host(counter, rate).ok()?;
+        let (_, error_ns) = self.to_host(counter, sample).ok()?;
         let left = u128::from(max_error_ns.saturating_sub(error_ns)) * 1_000_000_000;
         u64::try_from(left / u128::from(estimate.growth_ppb.max(1))).ok()
     }
@@ -232,7 +239,7 @@ impl Timeline {
         mapping: &Mapping,
         counter: u64,
     ) -> Result<Reading, TimelineError> {
-        let (host, error_ns) = mapping.to_host(counter, sample.rate)?;
+        let (host, error_ns) = mapping.to_host(counter, sample)?;
         let mut reading = sample.extrapolate(host)?;
         reading.error_ns = reading.error_ns.saturating_add(error_ns);
         Ok(reading)
@@ -292,7 +299,7 @@ impl Line {
             .saturating_sub(reading.age_ns)
             .min(u64::MAX - reading.time_ns)
             .min(u64::MAX - reading.age_ns);
-        if let Some(good_for_ns) = mapping.good_for_ns(counter, sample.rate) {
+        if let Some(good_for_ns) = mapping.good_for_ns(counter, sample) {
             forward_ns = forward_ns.min(good_for_ns);
         }
         let in_ticks = |ns: u64, rate: u64| {
@@ -370,6 +377,38 @@ mod tests {
         // The reader's own counter may be what was disrupted.
         let told = timeline.follow(&set_back, &identity(), 7, 1_500).unwrap();
         assert_eq!((told.time_ns, told.disruption), (50_400, 9));
+    }
+
+    /// The sample was there when the counter was read: an unsure estimate that says otherwise is only unsure.
+    #[test]
+    fn a_sample_that_is_fresher_than_an_estimate_is_sure_is_not_from_the_future() {
+        let sample = ClockSample {
+            counter: 1_000_000,
+            ..sample()
+        };
+        let estimated = |error_ticks| Mapping::Estimated {
+            estimate: Estimate {
+                guest: 600_000,
+                host: 600_000,
+                scale: CounterTransform::SCALE_ONE,
+                error_ticks,
+                growth_ppb: 0,
+            },
+            transform: CounterTransform::identity(CounterDomain::Tsc),
+            max_error_ns: 1_000_000,
+        };
+        let mut timeline = Timeline::new(ClockKind::Monotonic);
+        let told = timeline.follow(&sample, &estimated(400_000), 0, 600_000);
+        let told = told.unwrap();
+        assert_eq!((told.time_ns, told.age_ns), (50_000, 0));
+        // The host's counter was at most that sure bound beyond the estimate.
+        assert!((400_000..400_100).contains(&told.error_ns), "{told:?}");
+        assert_eq!(timeline.glance(600_100).unwrap().time_ns, 50_100);
+        let surer = timeline.follow(&sample, &estimated(300_000), 0, 600_000);
+        assert!(
+            matches!(surer, Err(TimelineError::Extrapolation(_))),
+            "{surer:?}"
+        );
     }
 
     #[test]

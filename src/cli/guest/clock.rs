@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use shmbus::Guest;
 use shmbus::devices::clock::device::role;
 use shmbus::devices::clock::{
-    ClockDriver, ClockError, ClockKind, Counter, EstimateLimits, InjectedCounter, Reading,
-    monotonic_ns, realtime_ns,
+    ClockDriver, ClockError, ClockKind, ClockReader, Counter, CounterDomain, CounterTransform,
+    EstimateLimits, InjectedCounter, Reading, monotonic_ns, realtime_ns,
 };
-use shmbus::guest::{GuestEvent, clock_driver_over, clock_reader, estimate_counter};
+use shmbus::guest::{GuestEvent, clock_driver_over, estimate_counter};
 use shmbus::shm::Mapped;
 use shmbus::virtio::DeviceId;
 
@@ -49,11 +49,13 @@ pub(super) fn run(
     max_error_ns: u64,
 ) -> Result<(), CliError> {
     let device = find(guest, DeviceId::CLOCK)?;
-    let is_twin = guest.regions(device).get(role::CLOCKS).is_err();
-    if is_twin {
+    let regions = guest.regions(device);
+    let Ok(clocks) = regions.get(role::CLOCKS) else {
         return super::clock_twin::run(guest, device, count);
-    }
-    let domain = clock_reader(guest, device)?
+    };
+    // The host's counter may be none of this machine's.
+    let nothing = CounterTransform::identity(CounterDomain::Invalid);
+    let domain = ClockReader::new(clocks.clone(), Counter::monotonic_raw(), nothing)?
         .sample(ClockKind::Monotonic)?
         .domain;
     let counter = InjectedCounter::new(

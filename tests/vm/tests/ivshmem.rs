@@ -42,6 +42,12 @@ fn over_vfio(parts: &Parts, which: (Qemu, Kernel), bus: &Bus) -> Result<Guest, E
     machine(parts, which, bus).vfio("1af4 1110").boot()
 }
 
+/// Runs the program as a guest of the bus, and gives what it wrote to its standard output.
+fn shmbus(guest: &Guest, arguments: &str) -> Result<String, Error> {
+    let command = format!("shmbus guest {PCI} {arguments} 2>/tmp/log || (cat /tmp/log; false)");
+    guest.succeed_within(LONG, &command)
+}
+
 /// A directory with a file, served until the guest ends; the file's SHA-256.
 fn serve(guest: &Guest) -> Result<String, Error> {
     let command = "mkdir /srv && head -c 3000000 /dev/urandom > /srv/file && sha256sum /srv/file";
@@ -54,13 +60,10 @@ fn serve(guest: &Guest) -> Result<String, Error> {
 
 /// Pings the first guest, and fetches its file, which must be what it was there.
 fn talk(guest: &Guest, sha256: &str) -> Result<(), Error> {
-    let ping = guest.succeed(&format!("shmbus guest {PCI} net ping {FIRST} --count 5"))?;
+    let ping = shmbus(guest, &format!("net ping {FIRST} --count 5"))?;
     assert!(ping.contains("5 asked, 5 answered"), "{ping}");
-    let fetch = format!(
-        "shmbus guest {PCI} net fetch {FIRST}:80/file --sha256 {sha256} 2>/tmp/log > /tmp/file || \
-         (cat /tmp/log; false)"
-    );
-    guest.succeed_within(LONG, &fetch)?;
+    let fetch = format!("net fetch {FIRST}:80/file --sha256 {sha256} >/tmp/file");
+    shmbus(guest, &fetch)?;
     let sum = guest.succeed("sha256sum /tmp/file")?;
     assert!(sum.starts_with(sha256), "{sum}");
     Ok(())
@@ -69,8 +72,7 @@ fn talk(guest: &Guest, sha256: &str) -> Result<(), Error> {
 /// The clock against the host's own counter, for some seconds: outside of its bound in no exchange. The largest bound claimed for
 /// the monotonic clock.
 fn clock(guest: &Guest) -> Result<String, Error> {
-    let command = format!("shmbus guest {PCI} clock --count 4 --max-error {MAX_ERROR} 2>/dev/null");
-    let shown = guest.succeed(&command)?;
+    let shown = shmbus(guest, &format!("clock --count 4 --max-error {MAX_ERROR}"))?;
     let rows: Vec<Vec<&str>> = shown
         .lines()
         .map(|line| line.split_whitespace().collect())
@@ -87,9 +89,7 @@ fn clock(guest: &Guest) -> Result<String, Error> {
 }
 
 fn timers(guest: &Guest) -> Result<(), Error> {
-    let shown = guest.succeed(&format!(
-        "shmbus guest {PCI} timer --count 50 --ahead 2000 2>/dev/null"
-    ))?;
+    let shown = shmbus(guest, "timer --count 50 --ahead 2000")?;
     for words in ["100 deadlines set", "50 superseded", "50 fired"] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
@@ -98,8 +98,7 @@ fn timers(guest: &Guest) -> Result<(), Error> {
 
 /// What the way to the host costs, as figures of the report.
 fn figures(guest: &Guest, mut row: Interop, rounds: u32) -> Result<Interop, Error> {
-    let command = format!("shmbus guest {PCI} bench --rounds {rounds} --json 2>/dev/null");
-    let shown = guest.succeed_within(LONG, &command)?;
+    let shown = shmbus(guest, &format!("bench --rounds {rounds} --json"))?;
     let told: Value = serde_json::from_str(&shown).unwrap_or_default();
     for (name, key) in [
         ("doorbell round trip", "doorbell"),
