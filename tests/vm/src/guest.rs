@@ -1,9 +1,9 @@
 //! A running guest: commands in it, its console, and its end.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::process::{ChildStdin, Command, ExitStatus};
+use std::process::{Child, ChildStdin, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,11 +92,11 @@ impl Guest {
     pub(crate) fn start(name: String, command: Command, directory: TempDir) -> Result<Self, Error> {
         let started = Instant::now();
         let shared = Arc::new(Shared::default());
-        let (pid, commands) = keep(command, Arc::clone(&shared))?;
-        let process = Pid::from_raw(pid.cast_signed())
-            .ok_or(rustix::io::Errno::SRCH)
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-            .map_err(|error| Error::Start(error.into()))?;
+        let Started {
+            pid,
+            process,
+            commands,
+        } = keep(command, Arc::clone(&shared))?;
         let mut guest = Self {
             name,
             shared,
@@ -434,23 +434,28 @@ impl Running<'_> {
     }
 }
 
+/// A process that was started.
+struct Started {
+    pid: u32,
+    process: OwnedFd,
+    commands: ChildStdin,
+}
+
 /// Starts the process in a thread that lives as long as it does: the kernel kills it when its parent's thread ends.
-fn keep(mut command: Command, shared: Arc<Shared>) -> Result<(u32, ChildStdin), Error> {
+fn keep(mut command: Command, shared: Arc<Shared>) -> Result<Started, Error> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut child = match command.spawn() {
-            Ok(child) => child,
+        let (started, mut child) = match start(&mut command) {
+            Ok(started) => started,
             Err(error) => {
                 let _ = sender.send(Err(Error::Start(error)));
                 return;
             }
         };
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return;
         };
-        let _ = sender.send(Ok((child.id(), stdin)));
+        let _ = sender.send(Ok(started));
         thread::scope(|scope| {
             scope.spawn(|| read_console(stderr, &shared));
             scope.spawn(|| read_frames(BufReader::new(stdout), &shared));
@@ -460,10 +465,24 @@ fn keep(mut command: Command, shared: Arc<Shared>) -> Result<(u32, ChildStdin), 
             shared.change(|known| known.ended = Some(status));
         }
     });
-    receiver.recv().unwrap_or_else(|_| {
-        let gone = std::io::Error::other("its streams are missing");
-        Err(Error::Start(gone))
-    })
+    receiver
+        .recv()
+        .unwrap_or_else(|_| Err(Error::Start(io::Error::other("its streams are missing"))))
+}
+
+/// Until it is waited for, its id is its own: the descriptor is of this process.
+fn start(command: &mut Command) -> io::Result<(Started, Child)> {
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    let raw = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
+    let process = pidfd_open(raw, PidfdFlags::empty())?;
+    let commands = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let started = Started {
+        pid,
+        process,
+        commands,
+    };
+    Ok((started, child))
 }
 
 fn read_console(mut console: impl Read, shared: &Shared) {
@@ -488,7 +507,7 @@ fn read_frames(mut line: impl Read, shared: &Shared) {
                 }
             }),
             Ok(Frame::Run(..) | Frame::Signal(..)) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let text = format!("(the line for commands is out of step: {error})\n");
                 shared.change(|known| known.said.extend_from_slice(text.as_bytes()));
                 break;
@@ -497,7 +516,7 @@ fn read_frames(mut line: impl Read, shared: &Shared) {
         }
     }
     // A process that waits to write would never end.
-    let _ = std::io::copy(&mut line, &mut std::io::sink());
+    let _ = io::copy(&mut line, &mut io::sink());
 }
 
 fn said(known: &Known) -> Said {

@@ -144,6 +144,21 @@ fn a_kernel_panic_is_reported_at_once() -> Result<(), Error> {
 }
 
 #[test]
+fn what_qemu_does_not_like_is_reported() -> Result<(), Error> {
+    let Some(parts) = Parts::or_skip() else {
+        return Ok(());
+    };
+    let machine = Machine::new(&parts, Qemu::V7_2, Kernel::V6_1).device("no-such-device");
+    let ended = machine.boot().err().map(|error| error.to_string());
+    let report = ended.unwrap_or_default();
+    assert!(
+        report.contains("'no-such-device' is not a valid device"),
+        "{report}"
+    );
+    Ok(())
+}
+
+#[test]
 fn nothing_is_left_of_a_test_that_is_killed() -> Result<(), Error> {
     let Some(parts) = Parts::or_skip() else {
         return Ok(());
