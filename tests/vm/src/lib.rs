@@ -31,13 +31,16 @@ mod interop;
 mod machine;
 mod modules;
 mod parts;
+mod process;
 mod programs;
+mod running;
 pub mod wire;
 
 pub use bus::Bus;
 pub use error::Error;
-pub use guest::{Finished, Guest, Running};
+pub use guest::Guest;
 pub use interop::Interop;
 pub use machine::Machine;
 pub use parts::{Kernel, Parts, Qemu, Skipped, matrix};
 pub use programs::build as build_programs;
+pub use running::{Finished, Running};
