@@ -11,7 +11,7 @@ use crate::project::Project;
 use crate::step::Stop;
 
 /// The directories of the crates that are mutated. Paths in a crate's catalogue start there.
-pub(super) const DIRECTORIES: [&str; 4] = ["ring", "shm", "table", "signal"];
+pub(super) const DIRECTORIES: [&str; 5] = ["ring", "shm", "table", "signal", "transports"];
 pub(super) const FILE: &str = "mutants.toml";
 
 /// The mutations of one crate.
