@@ -163,7 +163,11 @@ fn a_frame_is_sent_by_a_table_of_its_own() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 4 } else { 256 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Whatever a device says of a frame's buffers: a frame within the caller's memory, none, or a latched error; and
     /// each call ends.

@@ -199,6 +199,35 @@ fn a_file_comes_into_the_guest() -> Result<(), Error> {
     Ok(())
 }
 
+/// Buffers used in order, which newer QEMUs offer when they are told to.
+#[test]
+fn a_file_comes_in_order() -> Result<(), Error> {
+    let Some(parts) = Parts::or_skip() else {
+        return Ok(());
+    };
+    let web = Web::serve("127.0.0.1", noise(FILE_BYTES));
+    let guest = machine(&parts, Qemu::V11_1, Kernel::V7_2)
+        .netdev("user,id=split")
+        .netdev("user,id=packed")
+        .device(&format!("{CARD},addr=2,netdev=split,in_order=on"))
+        .device(&format!(
+            "{CARD},addr=3,netdev=packed,in_order=on,packed=on"
+        ))
+        .boot()?;
+    for (slot, options) in [
+        (2, "--ring split-inorder"),
+        (2, "--ring split-inorder --receive-buffer 256"),
+        (3, "--ring packed-inorder"),
+        (3, "--ring packed-inorder --receive-buffer 256"),
+    ] {
+        let told = fetch(&guest, slot, options, &web)?;
+        assert!(told.has("in-order"), "{}", told.text);
+        let [_, merged, _] = told.pair(1);
+        assert_eq!(merged > 0, options.contains("buffer"), "{}", told.text);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_file_goes_out_of_the_guest() -> Result<(), Error> {
     let Some(parts) = Parts::or_skip() else {
