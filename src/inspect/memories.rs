@@ -35,11 +35,16 @@ impl Memories {
     pub(crate) fn at(place: Place<'_>) -> Result<Self, InspectError> {
         match place {
             Place::Socket(path) => Self::given_at(path),
-            Place::File(_) | Place::Function(_) => Ok(Self {
-                gallery: Some(Visit::new(place.window()?)?),
-                ..Self::default()
-            }),
+            Place::File(_) | Place::Function(_) => Self::in_gallery(place.window()?),
         }
+    }
+
+    /// What a gallery shows.
+    pub(super) fn in_gallery(window: Mapped) -> Result<Self, InspectError> {
+        Ok(Self {
+            gallery: Some(Visit::new(window)?),
+            ..Self::default()
+        })
     }
 
     /// What the host at `path` gives to inspectors.

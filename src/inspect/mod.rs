@@ -16,6 +16,7 @@ mod view;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use shmbus_shm::Mapped;
 use shmbus_table::{TableError, TypedReadError};
 use shmbus_transports::local::{ConnectError, NameError};
 use shmbus_virtio::DeviceId;
@@ -136,6 +137,16 @@ pub fn look(path: impl AsRef<Path>) -> Result<BusView, InspectError> {
 /// [`InspectError`]. A guest that leaves meanwhile is left out.
 pub fn look_at(place: Place<'_>) -> Result<BusView, InspectError> {
     view_of(Memories::at(place)?, place.is_this_machine())
+}
+
+/// Looks at everything there is on the bus whose gallery is in `window`, however that was had. The window may hold anything, and
+/// change while it is looked at.
+///
+/// # Errors
+///
+/// [`InspectError`].
+pub fn look_into(window: Mapped) -> Result<BusView, InspectError> {
+    view_of(Memories::in_gallery(window)?, false)
 }
 
 /// What these memories show.

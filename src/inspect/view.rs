@@ -1,7 +1,9 @@
 //! What an inspector sees, as plain values.
 
 use serde::Serialize;
-use shmbus_devices::clock::{self, ClockKind, ClockReader};
+use shmbus_devices::clock::{
+    self, ClockKind, ClockReader, Counter, CounterDomain, CounterTransform,
+};
 use shmbus_devices::counter_names;
 use shmbus_devices::timer::{self, Deadline, Expiration};
 use shmbus_shm::{Mapped, Region, RegionKind};
@@ -153,7 +155,15 @@ impl DeviceView {
 
 /// What a clock's table tells. Its samples are of the host's counter, which is this one's on the same machine only.
 fn clocks(window: &Mapped, is_this_machine: bool) -> Vec<ClockView> {
-    let Ok(mut reader) = ClockReader::local(window.clone()) else {
+    let window = window.clone();
+    let reader = match is_this_machine {
+        true => ClockReader::local(window),
+        false => {
+            let unknown = CounterTransform::identity(CounterDomain::Invalid);
+            ClockReader::new(window, Counter::monotonic_raw(), unknown)
+        }
+    };
+    let Ok(mut reader) = reader else {
         return Vec::new();
     };
     let mut views = Vec::new();

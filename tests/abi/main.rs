@@ -6,6 +6,7 @@
 
 mod devices;
 mod document;
+mod gallery;
 mod ivshmem;
 mod pairs;
 mod pinned;
