@@ -401,6 +401,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
         /// Whatever is shared and taken back: no two buffers overlap, each lies in the one region that was ever asked for, a
         /// full pool says so, and in the end all of it is free.
         #[test]

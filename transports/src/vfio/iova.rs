@@ -146,6 +146,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
         /// Whatever is taken and given back: no two overlap, none lies outside, and in the end all are free.
         #[test]
         fn what_is_taken_is_taken_once(steps in prop::collection::vec((1_u64..2048, any::<usize>()), 1..100)) {

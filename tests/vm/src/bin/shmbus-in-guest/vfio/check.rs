@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shmbus_shm::{Access, Field, SharedMemory, Window, Writers};
 use shmbus_signal::os::Waiter;
+use shmbus_transports::bounce::{Bounce, Direction};
 use shmbus_transports::pci::{
     AccessError, Address, BarIndex, DmaError, DmaMemory, FunctionError, Registers,
 };
@@ -28,6 +29,7 @@ pub(super) fn run<F: Passed>(address: Address) -> Checked {
     mapped(&edu)?;
     interrupts(&mut edu)?;
     memory(&edu)?;
+    bounced(&edu)?;
     reset(&mut edu)
 }
 
@@ -160,6 +162,20 @@ fn memory<F: Passed>(edu: &Edu<F>) -> Checked {
         0xff,
         "behind what was written",
     )
+}
+
+/// What the function reads and writes are copies in a pool.
+fn bounced<F: Passed>(edu: &Edu<F>) -> Checked {
+    let pool = Bounce::new(edu.function.memory(), 16 << 10)?;
+    let written: Vec<u8> = (0..=255).cycle().take(1000).collect();
+    let mut read = vec![0; written.len()];
+    let from = pool.share(&written, Direction::ToDevice)?;
+    let to = pool.share(&read, Direction::FromDevice)?;
+    edu.read_memory(from, 1000)?;
+    edu.write_memory(to, 1000)?;
+    ensure(read.iter().all(|byte| *byte == 0), "not a copy")?;
+    pool.unshare(to, &mut read)?;
+    ensure(read == written, "other bytes")
 }
 
 /// A conventional function on the root bus may have no reset of its own; then that is an error and not only logged.
