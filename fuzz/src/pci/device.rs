@@ -28,6 +28,8 @@ pub struct DeviceInput {
     /// The maximal sizes of its queues, and where they are notified.
     queues: Vec<(u16, u16)>,
     multiplier: Option<u32>,
+    /// How it is brought up before the steps; most deep states are behind that.
+    up: Option<BringUp>,
     steps: Vec<Step>,
     /// What registers read as: each read takes one byte. A zero byte, or the end, leaves it honest; any other is
     /// followed by four bytes that are read instead.
@@ -46,9 +48,18 @@ enum Change {
     Len(u64),
 }
 
+/// All that a driver does until its device runs.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct BringUp {
+    features: u64,
+    log_size: u8,
+    vector: bool,
+}
+
 #[derive(Arbitrary, Debug)]
 enum Step {
     Reset,
+    BringUp(BringUp),
     /// Accepts of what is offered what these bits leave, and what every driver needs.
     Negotiate(u64),
     Vectors(u8),
@@ -136,7 +147,7 @@ pub fn device(input: &DeviceInput) {
         bells: Vec::new(),
         honest,
     };
-    for step in &input.steps {
+    for step in input.up.map(Step::BringUp).iter().chain(&input.steps) {
         run.step(step);
     }
     let Run { device, driver, .. } = run;
@@ -219,6 +230,26 @@ impl Run<'_> {
                 self.queues.clear();
                 self.started = false;
                 self.driver.reset()?;
+            }
+            Step::BringUp(up) => {
+                self.work(&Step::Reset)?;
+                self.work(&Step::Negotiate(up.features))?;
+                self.work(&Step::Vectors(2))?;
+                for queue in 0..3 {
+                    let (log_size, vector) = (up.log_size, up.vector.then_some(queue % 2));
+                    let enable = Step::Enable {
+                        queue,
+                        log_size,
+                        vector,
+                    };
+                    // A queue may be unavailable, or too small.
+                    if let Err(error) = self.work(&enable)
+                        && error.is_fault()
+                    {
+                        return Err(error);
+                    }
+                }
+                self.work(&Step::Start)?;
             }
             Step::Negotiate(bits) => {
                 let needed = Features::VERSION_1 | Features::ACCESS_PLATFORM;
