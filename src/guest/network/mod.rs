@@ -129,7 +129,6 @@ pub trait Environment {
 
 /// TCP/IP for a guest: smoltcp on a net device's rings; on the bus, unless said otherwise.
 pub struct Network<E: Environment = OnBus> {
-    // It goes first: a card is reset before the memory of its queues, which the stack's port holds.
     environment: E,
     stack: Stack<E::Port>,
     address: Ipv4Addr,

@@ -17,8 +17,8 @@ use shmbus_ring::any::DriverRing;
 use shmbus_shm::Mapped;
 use shmbus_signal::Priority;
 use shmbus_signal::os::Token;
-use shmbus_transports::pci::Function;
 use shmbus_transports::pci::virtio::{QueueNotifier, VirtioPci};
+use shmbus_transports::pci::{DmaRegion, Function};
 use shmbus_virtio::Features;
 
 pub use self::options::{CardError, CardOptions};
@@ -45,8 +45,10 @@ pub struct CardCounters {
 /// A virtio network card as what a stack lives in. Its time is the system's; it is woken by the card's vectors, each an
 /// eventfd with its priority: configuration, receive queues, transmit queues, control queue.
 pub struct Card<F: Function> {
-    // It goes before all that it could still access or notify.
+    // It goes first, and is reset by that: nothing accesses the memory any more when that goes.
     device: VirtioPci<F>,
+    /// Where its queues lie: the drivers' windows may go before the card.
+    _memory: DmaRegion,
     /// By the number of the queue; those of pairs that are not used are missing.
     notifiers: Vec<Option<QueueNotifier<F::Registers>>>,
     vectors: Vectors,

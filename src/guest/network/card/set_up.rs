@@ -125,20 +125,22 @@ impl<F: Function> Card<F> {
             notifiers.resize_with(usize::from(queue), || None);
             notifiers.push(Some(notifier));
         }
-        device.start()?;
         let rings = if features.contains(Features::IN_ORDER) {
             RingKind::in_order(format)
         } else {
             RingKind::plain(format)
         };
-        let card = Self {
+        let mut card = Self {
             device,
+            _memory: region,
             notifiers,
             vectors,
             config,
             rings,
             notifications: 0,
         };
+        // If this fails, the card is reset before its memory goes.
+        card.device.start()?;
         Ok((card, queues, layout))
     }
 
