@@ -119,6 +119,54 @@ fn guests_in_qemu_and_processes_are_on_one_bus() {
     assert!(!host.stderr.contains("panicked"), "{host}");
 }
 
+/// Their own memories are shown to nobody, as nobody keeps them from writing there. What inspectors see is the gallery.
+#[test]
+fn inspectors_see_guests_in_qemu() {
+    let bus = Bus::for_qemu("split");
+    let server = bus.serve(&bus.scratch.offer("file", b"file"));
+    let qemu = Qemu::connect(&bus.scratch.path("private")).ready();
+    let mut network = Network::new(attach(&qemu, "vm"), None).unwrap();
+    assert_eq!(ping(&mut network, server.address, 10), 10);
+    let seen = |name: &str| {
+        let bus = bus.inspect();
+        let guests = bus["guests"].as_array().unwrap();
+        guests.iter().find(|guest| guest["name"] == name).cloned()
+    };
+    let vm = eventually("what it did is seen", || {
+        let vm = seen("vm")?;
+        let transmitted = vm["rings"][1]["device_positions"]["used"].as_u64()?;
+        (transmitted >= 10).then_some(vm)
+    });
+    assert_eq!(vm["devices"][0]["status"], 0x0f);
+    drop(network);
+    eventually("it has left", || seen("vm").is_none().then_some(()));
+
+    let mut guest = attach(&qemu, "timed");
+    fire(&mut guest);
+    eventually("its timer is seen", || {
+        let timers = seen("timed")?["timers"].clone();
+        (timers[0]["set"] == 1 && timers[0]["expired_ns"].is_u64()).then_some(())
+    });
+    // Whatever it writes then, in its tables too: it can be looked at, and others are seen as before.
+    let local = |guest: serde_json::Value| [guest["devices"].clone(), guest["regions"].clone()];
+    let names = bus.inspect()["guests"].clone();
+    let name = names
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|guest| guest["name"] != "timed");
+    let name = name.unwrap()["name"].as_str().unwrap().to_owned();
+    let before = local(seen(&name).unwrap());
+    let mut random = Random::new(3);
+    for _ in 0..5 {
+        scribble(&qemu, &mut random);
+        assert_eq!(local(seen(&name).unwrap()), before);
+    }
+    bus.expect_fetch(&server, "file", b"file");
+    let host = bus.stop();
+    assert!(!host.stderr.contains("panicked"), "{host}");
+}
+
 /// What is there for all is told to a guest in QEMU as well, in a copy of its own, and goes on being told.
 #[test]
 fn clocks_go_on_in_a_copy_that_is_a_guest_s_own() {
