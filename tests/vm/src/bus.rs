@@ -64,6 +64,12 @@ impl Bus {
         self.directory.path().join("ivshmem")
     }
 
+    /// The host's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What the host has logged.
     #[must_use]
     pub fn said(&self) -> String {
