@@ -66,8 +66,9 @@ fn nothing_is_left_of_a_virtual_machine_that_is_killed_under_load() -> Result<()
         let before = held(bus.pid());
         for socket in [bus.ivshmem(), shared.clone()] {
             let doomed = boot(&parts, which, &socket)?;
+            // It stops when its standard input ends.
             let fetching = doomed.start_command(&format!(
-                "shmbus guest {PCI} --report net fetch 10.111.0.1:80/file --sink discard --seconds 3600"
+                "sleep 3600 | shmbus guest {PCI} --report net fetch 10.111.0.1:80/file --sink discard --seconds 3600"
             ))?;
             fetching.wait_for_within(LONG, "\"progress\"")?;
             assert!(held(bus.pid()) > before);
