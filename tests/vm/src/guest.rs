@@ -184,6 +184,12 @@ impl Guest {
         }
     }
 
+    /// Stops QEMU's threads, or lets them go on: a guest that does nothing for a while.
+    pub fn pause(&self, pause: bool) {
+        let signal = if pause { Signal::STOP } else { Signal::CONT };
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+
     /// Switches it off, and waits until QEMU is gone.
     ///
     /// # Errors

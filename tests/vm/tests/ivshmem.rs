@@ -1,4 +1,5 @@
-//! Two guests in stock QEMU on one bus, by `ivshmem-doorbell`: a network between them, the host's clock, its timers.
+//! Two guests in stock QEMU on one bus, by `ivshmem-doorbell`: interrupts and a network between them, the host's clock, its
+//! timers.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ fn machines() -> Vec<(Qemu, Kernel)> {
 
 fn bus() -> Result<Bus, Error> {
     // QEMU's guests see another counter than this machine, and the host does not know which.
-    let devices = ["net", "clock", "timer:1", "intc"].map(|device| ["--device", device]);
+    let devices = ["net", "clock", "timer", "intc"].map(|device| ["--device", device]);
     let mut arguments = devices.concat();
     arguments.extend(["--guest-counter", "unknown"]);
     Bus::start(&arguments)
@@ -96,6 +97,36 @@ fn timers(guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
+/// Interrupts that one guest raises while the other stands still: once it goes on, the more urgent line comes first, and what was
+/// raised again and again comes once.
+fn interrupts(taker: &Guest, raiser: &Guest) -> Result<(), Error> {
+    let command = format!("shmbus guest {PCI} intc watch 7:5 3:0 --count 3");
+    let watching = taker.start_command(&command)?;
+    watching.wait_for("taking interrupts")?;
+    shmbus(raiser, "intc raise 7")?;
+    watching.wait_for("line 7 ")?;
+    taker.pause(true);
+    let raised = shmbus(raiser, "intc raise 7 --edges 300")
+        .and_then(|_| shmbus(raiser, "intc raise 3 --edges 200"));
+    taker.pause(false);
+    raised?;
+    let shown = watching.succeed_within(LONG)?;
+    let lines: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.starts_with("line "))
+        .collect();
+    let starts = [
+        "line 7 (priority 5): 1 edge(s)",
+        "line 3 (priority 0): 200 edge(s)",
+        "line 7 (priority 5): 300 edge(s)",
+    ];
+    assert_eq!(lines.len(), starts.len(), "{shown}");
+    for (line, start) in lines.iter().zip(starts) {
+        assert!(line.starts_with(start), "{shown}");
+    }
+    Ok(())
+}
+
 /// What the way to the host costs, as figures of the report.
 fn figures(guest: &Guest, mut row: Interop, rounds: u32) -> Result<Interop, Error> {
     let shown = shmbus(guest, &format!("bench --rounds {rounds} --json"))?;
@@ -126,8 +157,9 @@ fn guests_of_stock_qemu_share_a_bus_over_vfio() -> Result<(), Error> {
         let bus = bus()?;
         let first = over_vfio(&parts, which, &bus)?;
         let row = Interop::new("ivshmem-doorbell, VFIO", first.name()).feature("MSI-X");
-        let sha256 = serve(&first)?;
         let second = over_vfio(&parts, which, &bus)?;
+        interrupts(&first, &second)?;
+        let sha256 = serve(&first)?;
 
         talk(&second, &sha256)?;
         let bound = clock(&second)?;
@@ -136,9 +168,10 @@ fn guests_of_stock_qemu_share_a_bus_over_vfio() -> Result<(), Error> {
         // A program that is killed leaves its session behind; the next one gets one of its own.
         let command = format!("shmbus guest {PCI} clock --count 1000 --max-error {MAX_ERROR}");
         let killed = second.start_command(&command)?;
-        killed.wait_for("monotonic")?;
-        second.succeed("kill -9 $(pidof shmbus)")?;
-        assert_eq!(killed.wait()?.status, 128 + 9);
+        killed.wait_for("is estimated")?;
+        second.run("kill -9 $(pidof shmbus)")?;
+        let killed = killed.wait()?;
+        assert_eq!(killed.status, 128 + 9, "{}", killed.text());
         timers(&second)?;
 
         // The first one's processor is needed for nothing from here on.
