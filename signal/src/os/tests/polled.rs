@@ -24,12 +24,17 @@ fn what_cannot_ring_is_found_all_the_same_and_nobody_rings_in_vain() {
         }
         sender
     });
-    for round in 0..rounds {
+    // One by one, or several where this thread was late.
+    let mut found = Vec::new();
+    while found.len() < rounds as usize {
         assert!(set.wait(LOST).unwrap(), "what was raised was lost");
-        assert_eq!(channels(&mut set), [(polled, round)]);
+        found.extend(channels(&mut set));
     }
+    found.sort_unstable_by_key(|(_, channel)| *channel);
+    let raised: Vec<_> = (0..rounds).map(|round| (polled, round)).collect();
+    assert_eq!(found, raised);
     let _sender = other.join().unwrap();
-    assert!(set.counts().blocked > u64::from(rounds), "it slept");
+    assert!(set.counts().blocked > 0, "it slept");
 
     // Beside it, what can ring still does, and a storm is still muted.
     ringer.raise(7);
