@@ -31,7 +31,8 @@ pub(crate) struct GuestReport {
     pub(crate) seconds: f64,
     /// Whether every fetched file had the expected SHA-256.
     pub(crate) sha256_ok: bool,
-    /// The bus's clock against this process's own reading of the host's clock, in ns: the largest error met.
+    /// The bus's clock against this process's own reading of the host's clock, in ns: the largest error met; zero in a virtual
+    /// machine, where there is no such reading.
     pub(crate) clock_error_max_ns: u64,
     /// The same: the median.
     pub(crate) clock_error_median_ns: u64,

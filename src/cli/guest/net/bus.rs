@@ -36,7 +36,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Compares the bus's clock with the host's own, which on this transport can be read here too.
+    /// Compares the bus's clock with the host's own, which can be read here too.
     fn look(&mut self, network: &mut Network, now: Duration) -> Result<(), CliError> {
         if now < self.next {
             return Ok(());
@@ -86,8 +86,9 @@ impl Carrier for OnBus<'_> {
         mut watch: impl FnMut(&mut Network, &mut A) -> ControlFlow<()>,
     ) -> Result<Ended, CliError> {
         let mut failed = None;
-        // Only a parent process wants to know how good the clock is.
-        let mut clock_watch = self.args.report.then_some(&mut self.watch);
+        // Only a parent process wants to know how good the clock is, and only beside the host its own clock can be read.
+        let is_watched = self.args.report && self.args.place.socket.is_some();
+        let mut clock_watch = is_watched.then_some(&mut self.watch);
         let ended = self.network.run(application, |network, application, now| {
             let looked = match &mut clock_watch {
                 Some(clock_watch) => clock_watch.look(network, now),
