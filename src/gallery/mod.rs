@@ -5,7 +5,7 @@
 //! memories, a virtual machine for one, and it shows sessions whose memories cannot be given to anybody, since their
 //! guest can write all of them. Nothing in it is ever read back by the host.
 //!
-//! `docs/abi.md` has the layout. [`layout`] is its words, [`visit`] the reader's side; the host's is in [`crate::host`].
+//! `docs/abi.md` has the layout. `layout` is its words, `visit` the reader's side; the host's is in `src/host/gallery`.
 
 use shmbus_shm::{MemoryId, Section};
 

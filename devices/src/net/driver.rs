@@ -177,8 +177,8 @@ impl<F: DriverFormat, W: Window> NetDriver<F, W> {
         ]
     }
 
-    /// From now on publishes, with each batch, how far it has come: as a table of [`RingState`] in `table`, which only
-    /// the guest writes, receiveq1 in slot 0 and transmitq1 in slot 1.
+    /// From now on publishes, with each batch, how far it has come: as a table of [`RingState`](crate::RingState) in
+    /// `table`, which only the guest writes, receiveq1 in slot 0 and transmitq1 in slot 1.
     ///
     /// # Errors
     ///
