@@ -41,6 +41,6 @@ pub use error::Error;
 pub use guest::Guest;
 pub use interop::Interop;
 pub use machine::Machine;
-pub use parts::{Kernel, Parts, Qemu, Skipped, matrix};
+pub use parts::{Kernel, Parts, Qemu, Skipped, matrix, newest_or_all};
 pub use programs::build as build_programs;
 pub use running::{Finished, Running};

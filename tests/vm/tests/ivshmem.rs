@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use shmbus_vm::{Bus, Error, Guest, Interop, Kernel, Machine, Parts, Qemu, matrix};
+use shmbus_vm::{Bus, Error, Guest, Interop, Kernel, Machine, Parts, Qemu, newest_or_all};
 
 /// Where the function is.
 const PCI: &str = "--pci 0000:00:01.0";
@@ -14,15 +14,6 @@ const FIRST: &str = "10.111.0.1";
 const MAX_ERROR: u32 = 50_000_000;
 /// For commands that take longer than usual.
 const LONG: Duration = Duration::from_secs(300);
-
-/// The newest parts, or, for the whole table, all of them.
-fn machines() -> Vec<(Qemu, Kernel)> {
-    let all = matrix();
-    match all.len() {
-        0..=2 => vec![(Qemu::V11_1, Kernel::V7_2)],
-        _ => all,
-    }
-}
 
 fn bus() -> Result<Bus, Error> {
     // QEMU's guests see another counter than this machine, and the host does not know which.
@@ -153,7 +144,7 @@ fn guests_of_stock_qemu_share_a_bus_over_vfio() -> Result<(), Error> {
     let Some(parts) = Parts::or_skip() else {
         return Ok(());
     };
-    for which in machines() {
+    for which in newest_or_all() {
         let bus = bus()?;
         let first = over_vfio(&parts, which, &bus)?;
         let row = Interop::new("ivshmem-doorbell, VFIO", first.name()).feature("MSI-X");
@@ -188,7 +179,7 @@ fn a_guest_without_vfio_polls() -> Result<(), Error> {
     let Some(parts) = Parts::or_skip() else {
         return Ok(());
     };
-    for which in machines() {
+    for which in newest_or_all() {
         let bus = bus()?;
         let first = over_vfio(&parts, which, &bus)?;
         let sha256 = serve(&first)?;

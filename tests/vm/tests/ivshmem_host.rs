@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shmbus_vm::{Bus, Error, Guest, Interop, Kernel, Machine, Parts, Qemu, matrix};
+use shmbus_vm::{Bus, Error, Guest, Interop, Kernel, Machine, Parts, Qemu, newest_or_all};
 
 /// Where the function is.
 const PCI: &str = "--pci 0000:00:01.0";
@@ -43,7 +43,7 @@ fn nothing_is_left_of_a_virtual_machine_that_is_killed_under_load() -> Result<()
         return Ok(());
     };
     let scratch = tempfile::tempdir().map_err(Error::Start)?;
-    for which in matrix() {
+    for which in newest_or_all() {
         let shared = scratch.path().join("shared");
         let option = format!("{},shared,max-guests=3", shared.display());
         let mut arguments = vec!["--ivshmem", &option];
