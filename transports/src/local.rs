@@ -21,6 +21,7 @@ mod listener;
 pub mod message;
 pub(crate) mod path;
 mod quotas;
+pub(crate) mod ready;
 mod reconnect;
 mod sessions;
 pub(crate) mod socket;

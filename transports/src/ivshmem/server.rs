@@ -11,14 +11,12 @@ mod outgoing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::event::{Timespec, epoll};
-use rustix::io::Errno;
+use rustix::event::epoll;
 use shmbus_shm::{MemoryError, SharedMemory, Writers};
 use shmbus_virtio::{Features, PrivateFeatures};
 
@@ -29,6 +27,7 @@ use super::geometry::{Geometry, GeometryError};
 use super::layout::LayoutError;
 use crate::local::complaints::{Complaint, Complaints};
 use crate::local::door::Door;
+use crate::local::ready;
 use crate::local::timer::Timer;
 use crate::local::{Applicant, BindError, GoodbyeReason, Numbering, SessionId};
 
@@ -37,8 +36,6 @@ const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
 /// The most clients taken at once, before those that are there are looked at again.
 const ACCEPT_BATCH: usize = 16;
-/// The most ready descriptors looked at in one call.
-const READY_BATCH: usize = 64;
 /// The highest id of a client. QEMU takes 65535 as well; it looks too much like none.
 const LAST_PEER: u16 = u16::MAX - 1;
 
@@ -266,17 +263,9 @@ impl Server {
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut space = [MaybeUninit::uninit(); READY_BATCH];
-        let ready = match epoll::wait(&self.epoll, &mut space, Some(&Timespec::default())) {
-            Ok((ready, _)) => &*ready,
-            Err(Errno::INTR) => &[],
-            Err(errno) => {
-                tracing::error!(%errno, "epoll");
-                &[]
-            }
-        };
+        let mut space = ready::space();
         let mut newcomers = false;
-        for event in ready {
+        for event in ready::ready(&self.epoll, &mut space) {
             match event.data.u64() {
                 LISTENER => newcomers = true,
                 TIMER => self.on_timer(now),

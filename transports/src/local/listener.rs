@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::event::{Timespec, epoll};
-use rustix::io::Errno;
+use rustix::event::epoll;
 use shmbus_virtio::{Features, PrivateFeatures};
 
 use super::complaints::{Complaint, Complaints};
@@ -17,6 +15,7 @@ use super::door::Door;
 use super::message::{GoodbyeReason, Message, Refusal};
 use super::path::BindError;
 use super::quotas::Quotas;
+use super::ready;
 use super::socket::Received;
 use super::text::GuestName;
 use super::timer::Timer;
@@ -30,8 +29,6 @@ const TIMER: u64 = 1;
 const FIRST_CONNECTION: u64 = 2;
 /// The most connections taken at once, before those that are there are looked at again.
 const ACCEPT_BATCH: usize = 16;
-/// The most ready descriptors looked at in one call.
-const READY_BATCH: usize = 64;
 
 /// How a host listens.
 #[derive(Clone, Debug)]
@@ -190,17 +187,9 @@ impl Listener {
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut space = [MaybeUninit::uninit(); READY_BATCH];
-        let ready = match epoll::wait(&self.epoll, &mut space, Some(&Timespec::default())) {
-            Ok((ready, _)) => &*ready,
-            Err(Errno::INTR) => &[],
-            Err(errno) => {
-                tracing::error!(%errno, "epoll");
-                &[]
-            }
-        };
+        let mut space = ready::space();
         let mut newcomers = false;
-        for event in ready {
+        for event in ready::ready(&self.epoll, &mut space) {
             match event.data.u64() {
                 LISTENER => newcomers = true,
                 TIMER => self.on_timer(now),

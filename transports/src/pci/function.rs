@@ -3,7 +3,7 @@
 use core::fmt;
 use std::os::fd::BorrowedFd;
 
-use shmbus_shm::Mapped;
+use shmbus_shm::{Mapped, MemoryType};
 
 use super::error::{AccessError, FunctionError};
 
@@ -134,4 +134,12 @@ pub trait Function: Send {
     ///
     /// [`FunctionError::System`], also if it cannot be reset by itself.
     fn reset(&mut self) -> Result<(), FunctionError>;
+}
+
+/// How a BAR is accessed that [`Function::map`] maps with this `is_memory`.
+pub(crate) fn bar_memory_type(is_memory: bool) -> MemoryType {
+    match is_memory {
+        true => MemoryType::Ordinary,
+        false => MemoryType::Device,
+    }
 }

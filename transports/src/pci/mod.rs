@@ -20,7 +20,7 @@ mod function;
 mod header;
 mod msix;
 mod resource;
-mod sysfs;
+pub(crate) mod sysfs;
 pub mod virtio;
 
 pub use address::{Address, AddressError, Identity};
@@ -29,6 +29,7 @@ pub use capability::Capability;
 pub use config_error::ConfigError;
 pub use dma::{DmaError, DmaMemory, DmaRegion};
 pub use error::{AccessError, FunctionError};
+pub(crate) use function::bar_memory_type;
 pub use function::{BarIndex, Function, Registers};
 pub use header::{Class, Header};
 pub use msix::Msix;

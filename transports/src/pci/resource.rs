@@ -17,7 +17,7 @@ use shmbus_shm::{Bytes, Field, Mapped, MemoryType, Window, WindowError, map_devi
 
 use super::address::Address;
 use super::error::{AccessError, FunctionError};
-use super::function::{BarIndex, Function, Registers};
+use super::function::{BarIndex, Function, Registers, bar_memory_type};
 
 /// Offset of the command register in configuration space, in bytes, and its bit by which a function accesses memory.
 const COMMAND: u64 = 4;
@@ -149,10 +149,7 @@ impl Function for ResourceFunction {
         if len == 0 || offset.checked_add(len).is_none_or(|end| end > bytes) {
             return Err(refused(io::ErrorKind::InvalidInput.into()));
         }
-        let memory_type = match is_memory {
-            true => MemoryType::Ordinary,
-            false => MemoryType::Device,
-        };
+        let memory_type = bar_memory_type(is_memory);
         map_device(file.as_fd(), offset, len as usize, true, memory_type).map_err(refused)
     }
 

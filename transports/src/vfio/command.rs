@@ -6,12 +6,23 @@ use crate::pci::{AccessError, Registers};
 const COMMAND: u64 = 4;
 
 /// Lets the function answer accesses to its memory BARs.
-pub(super) const MEMORY_SPACE: u16 = 1 << 1;
+const MEMORY_SPACE: u16 = 1 << 1;
 /// Lets the function access memory.
-pub(super) const BUS_MASTER: u16 = 1 << 2;
+const BUS_MASTER: u16 = 1 << 2;
+
+/// Has the function answer accesses to its memory BARs.
+pub(super) fn enable_memory_space<R: Registers>(config: &R) -> Result<(), AccessError> {
+    change(config, 0, MEMORY_SPACE)
+}
+
+/// Lets the function access memory, or stops it.
+pub(super) fn set_bus_master<R: Registers>(config: &R, enabled: bool) -> Result<(), AccessError> {
+    let bit = |is_set: bool| if is_set { BUS_MASTER } else { 0 };
+    change(config, bit(!enabled), bit(enabled))
+}
 
 /// Clears bits, and sets others.
-pub(super) fn change<R: Registers>(config: &R, clear: u16, set: u16) -> Result<(), AccessError> {
+fn change<R: Registers>(config: &R, clear: u16, set: u16) -> Result<(), AccessError> {
     let command = config.read_u16(COMMAND)?;
     config.write_u16(COMMAND, command & !clear | set)
 }

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use crate::pci::{Address, FunctionError};
 
+/// What the system refused a function that is open.
+pub(super) fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> FunctionError {
+    move |source| FunctionError::System { doing, source }
+}
+
 /// A function cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -1,7 +1,6 @@
 //! A function that vfio-ioctls opened.
 
 use std::fmt;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -11,9 +10,10 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_ioctls::VfioDevice;
 
-use crate::pci::{Address, BarIndex, Function, FunctionError};
+use crate::pci::{Address, BarIndex, Function, FunctionError, bar_memory_type};
 
-use super::command::{self, BUS_MASTER, MEMORY_SPACE};
+use super::command;
+use super::error::refused;
 use super::mapping::Space;
 use super::memory::Memory;
 use super::region::Region;
@@ -58,7 +58,7 @@ impl VfioFunction {
             interrupts: Interrupts::of(&device.vfio),
             device,
         };
-        command::change(&function.config, 0, MEMORY_SPACE)?;
+        command::enable_memory_space(&function.config)?;
         Ok(function)
     }
 
@@ -155,11 +155,7 @@ impl Function for VfioFunction {
                 areas: region.areas,
             });
         }
-        let memory_type = if is_memory {
-            MemoryType::Ordinary
-        } else {
-            MemoryType::Device
-        };
+        let memory_type = bar_memory_type(is_memory);
         let window = region.map(&self.device.vfio, &part, memory_type);
         let window = window.map_err(|source| FunctionError::Map {
             bar,
@@ -201,8 +197,7 @@ impl Function for VfioFunction {
     }
 
     fn set_bus_master(&mut self, enabled: bool) -> Result<(), FunctionError> {
-        let bit = |is_set: bool| if is_set { BUS_MASTER } else { 0 };
-        Ok(command::change(&self.config, bit(!enabled), bit(enabled))?)
+        Ok(command::set_bus_master(&self.config, enabled)?)
     }
 
     /// Its vectors are disabled, too. vfio-ioctls has a reset that tells nobody whether it was one.
@@ -211,12 +206,8 @@ impl Function for VfioFunction {
         self.set_bus_master(false)?;
         let fd = request::descriptor(&self.device.vfio);
         request::reset(fd).map_err(refused("reset the function"))?;
-        Ok(command::change(&self.config, 0, MEMORY_SPACE)?)
+        Ok(command::enable_memory_space(&self.config)?)
     }
-}
-
-fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> FunctionError {
-    move |source| FunctionError::System { doing, source }
 }
 
 impl Drop for VfioFunction {

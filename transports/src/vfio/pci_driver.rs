@@ -23,13 +23,13 @@ use std::sync::Arc;
 use pci_driver::backends::vfio::{VfioContainer, VfioPciDevice};
 use pci_driver::device::PciDevice;
 use pci_driver::regions::{OwningPciRegion, PciRegion, Permissions};
-use shmbus_shm::{Mapped, MemoryType};
+use shmbus_shm::Mapped;
 
-use crate::pci::{Address, BarIndex, Function, FunctionError};
+use crate::pci::{Address, BarIndex, Function, FunctionError, bar_memory_type};
 
-use super::command::{self, BUS_MASTER, MEMORY_SPACE};
+use super::command;
 use super::container::group_refused;
-use super::error::OpenError;
+use super::error::{OpenError, refused};
 use super::iommu::Iommu;
 use super::mapping::Space;
 use super::memory::Memory;
@@ -84,7 +84,7 @@ impl PciDriverFunction {
             address,
             device,
         };
-        command::change(&function.config, 0, MEMORY_SPACE).map_err(FunctionError::from)?;
+        command::enable_memory_space(&function.config).map_err(FunctionError::from)?;
         Ok(function)
     }
 
@@ -181,11 +181,7 @@ impl Function for PciDriverFunction {
                 .filter(|_| region.is_mappable())
                 .collect(),
         })?;
-        let memory_type = if is_memory {
-            MemoryType::Ordinary
-        } else {
-            MemoryType::Device
-        };
+        let memory_type = bar_memory_type(is_memory);
         region
             .map(offset..end, Permissions::ReadWrite)
             .and_then(|mapped| mapped::window(mapped, memory_type))
@@ -237,8 +233,7 @@ impl Function for PciDriverFunction {
     }
 
     fn set_bus_master(&mut self, enabled: bool) -> Result<(), FunctionError> {
-        let bit = |is_set: bool| if is_set { BUS_MASTER } else { 0 };
-        Ok(command::change(&self.config, bit(!enabled), bit(enabled))?)
+        Ok(command::set_bus_master(&self.config, enabled)?)
     }
 
     /// Its vectors are disabled, too.
@@ -246,12 +241,8 @@ impl Function for PciDriverFunction {
         self.disable_vectors()?;
         self.set_bus_master(false)?;
         self.device.reset().map_err(refused("reset the function"))?;
-        Ok(command::change(&self.config, 0, MEMORY_SPACE)?)
+        Ok(command::enable_memory_space(&self.config)?)
     }
-}
-
-fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> FunctionError {
-    move |source| FunctionError::System { doing, source }
 }
 
 impl Drop for PciDriverFunction {

@@ -4,11 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::pci::Address;
+use crate::pci::sysfs::{HARMLESS, link_name};
 
 use super::error::OpenError;
-
-/// Drivers beside which a group is still viable (Linux's `vfio_main.c` and `iommu.c`).
-const HARMLESS: [&str; 3] = ["vfio-pci", "pci-stub", "pcieport"];
 
 /// A function that is ready to be opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,12 +57,6 @@ fn in_the_way(devices: &Path) -> io::Result<Vec<String>> {
     }
     others.sort();
     Ok(others)
-}
-
-/// The last part of what a link points to.
-fn link_name(link: &Path) -> Option<String> {
-    let target = link.read_link().ok()?;
-    Some(target.file_name()?.to_str()?.to_owned())
 }
 
 #[cfg(test)]

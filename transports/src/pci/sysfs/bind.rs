@@ -11,7 +11,7 @@ use crate::pci::address::Address;
 const VFIO: &str = "vfio-pci";
 
 /// Drivers that do not keep the rest of their group from being passed on (Linux's `vfio_main.c` and `iommu.c`).
-const HARMLESS: [&str; 3] = [VFIO, "pci-stub", "pcieport"];
+pub(crate) const HARMLESS: [&str; 3] = [VFIO, "pci-stub", "pcieport"];
 
 /// A function that vfio-pci has now.
 #[derive(Clone, Debug, PartialEq, Eq)]

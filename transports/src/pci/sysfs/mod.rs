@@ -13,6 +13,8 @@ use super::function::BarIndex;
 use super::header::Class;
 
 pub use bind::Bound;
+#[cfg(feature = "vfio")]
+pub(crate) use bind::HARMLESS;
 pub use config::ConfigSnapshot;
 pub use error::SysfsError;
 
@@ -216,7 +218,7 @@ fn number(path: &Path) -> Result<u32, SysfsError> {
 }
 
 /// The last part of what a link points to.
-fn link_name(link: &Path) -> Option<String> {
+pub(crate) fn link_name(link: &Path) -> Option<String> {
     let target = link.read_link().ok()?;
     Some(target.file_name()?.to_str()?.to_owned())
 }
